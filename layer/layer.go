@@ -1,0 +1,55 @@
+package layer
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/containerd/errdefs"
+)
+
+// Errors of this package, to be compared with errors.Is.
+var (
+	// ErrVerify: bytes do not have the digest they should have.
+	ErrVerify = fmt.Errorf("verification: %w", errdefs.ErrDataLoss)
+	// ErrMalformed: a layer or its table of contents breaks its format or a
+	// limit of this package.
+	ErrMalformed = fmt.Errorf("malformed layer: %w", errdefs.ErrInvalidArgument)
+	// ErrPlain: the layer has no table of contents that can be trusted, so
+	// that only Stream can index it. The error's text says why.
+	ErrPlain = fmt.Errorf("no table of contents: %w", errdefs.ErrNotImplemented)
+)
+
+// Source is a layer's blob where it lies, usually in a registry.
+type Source interface {
+	// Size is the length of the blob in bytes.
+	Size() int64
+	// ReadRange returns the blob's bytes [off, off+n). The reader yields
+	// exactly n bytes or an error; the caller closes it. Retries are the
+	// source's affair, and so is giving up.
+	ReadRange(ctx context.Context, off, n int64) (io.ReadCloser, error)
+}
+
+// Store keeps a layer's spans. All methods may be called concurrently, by
+// several processes too.
+type Store interface {
+	// Has reports whether span is present. It may be gone a moment later.
+	Has(span int) bool
+	// Read fills p with the bytes at addr, all within the spans
+	// [first, first+n), and reports true; or reports false if one of them is
+	// not present. It allocates nothing.
+	Read(p []byte, addr int64, first, n int) (bool, error)
+	// Put stores a whole span of verified bytes.
+	Put(span int, addr int64, data []byte) error
+}
+
+// Stage takes the address space of a layer while it is streamed, before its
+// digests are proved. Nothing of it can be read before Commit.
+type Stage interface {
+	io.Writer
+	// Commit makes the size bytes written so far the content of the layer's
+	// store, all of its spans present.
+	Commit(size int64, spans int) error
+	// Close discards what was not committed.
+	Close() error
+}
