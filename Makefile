@@ -1,0 +1,108 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PREFIX ?= /usr/local
+FUZZTIME ?= 30s
+GOLANGCI_LINT_VERSION := v2.15.0
+
+GOFMT = $(shell go env GOROOT)/bin/gofmt
+# Version stamping fails in a checkout that belongs to somebody else, as containers have it.
+VCS = $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
+UNIT = $(shell go list ./... | grep -v '/peel/test/')
+# End-to-end tests need root for mount(2), users and namespaces; building them does not.
+AS_ROOT = $(if $(filter 0,$(shell id -u)),,-exec "sudo -E env PATH=$$PATH HOME=$$HOME")
+
+DEPS_RUN  := fusermount3=fuse3
+DEPS_RACE := gcc=gcc+libc6-dev
+DEPS_E2E  := umoci=umoci skopeo=skopeo setfattr=attr getcap=libcap2-bin zstd=zstd tar=tar \
+	setpriv=util-linux unshare=util-linux useradd=passwd dpkg-deb=dpkg
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: bin/peel ## the static binary bin/peel
+
+.PHONY: bin/peel
+bin/peel:
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -buildvcs=$(VCS) -o $@ ./cmd/peel
+
+.PHONY: install
+install: build ## bin/peel into $(PREFIX)/bin
+	install -D -m 0755 bin/peel $(DESTDIR)$(PREFIX)/bin/peel
+
+.PHONY: demo
+demo: deps-run build ## what peel does, in one minute, with an image made from this machine's files
+	bin/peel demo $(DEMOFLAGS)
+
+.PHONY: deps-run
+deps-run:
+	@.ci/deps $(DEPS_RUN)
+
+.PHONY: deps
+deps: ## installs with apt-get what the tests need and this machine lacks
+	@.ci/deps $(DEPS_RUN) $(DEPS_RACE) $(DEPS_E2E)
+
+.PHONY: test
+test: deps test-fmt test-vet test-race test-e2e ## everything: formatting, vet, unit tests with -race, end to end
+	@echo "peel: all tests passed"
+
+.PHONY: test-fmt
+test-fmt:
+	@out=$$($(GOFMT) -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); \
+	[ -z "$$out" ] || { echo "not formatted (make fmt):"; echo "$$out"; exit 1; }
+
+.PHONY: test-vet
+test-vet:
+	go vet ./...
+
+.PHONY: test-unit
+test-unit: ## unit tests
+	go test -shuffle=on $(UNIT)
+
+.PHONY: test-race
+test-race: ## unit tests with the race detector
+	CGO_ENABLED=1 go test -race -shuffle=on $(UNIT)
+
+.PHONY: test-e2e
+test-e2e: build ## end to end: real mounts, a real registry, real tools (as root)
+	PATH="$$PATH:/usr/sbin:/sbin" PEEL_BIN=$(CURDIR)/bin/peel go test -shuffle=on -timeout 9m $(AS_ROOT) ./test/...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	@.ci/fuzz $(FUZZTIME)
+
+.PHONY: bench
+bench: ## Go benchmarks: time, allocations, requests and wire bytes
+	go test -run '^$$' -bench . -benchmem $(UNIT)
+
+.PHONY: lint
+lint: bin/golangci-lint ## golangci-lint with .golangci.yml
+	bin/golangci-lint run ./...
+
+bin/golangci-lint: Makefile
+	GOBIN=$(CURDIR)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	@touch $@
+
+.PHONY: fmt
+fmt: bin/golangci-lint ## gofumpt and gci
+	bin/golangci-lint fmt ./...
+
+.PHONY: check
+check: test-fmt test-vet lint ## formatting, vet, lint, tidy modules, clean tree
+	go mod tidy -diff
+	@[ -z "$$(git status --porcelain)" ] || { git status --short; echo "check: the tree is not clean"; exit 1; }
+
+.PHONY: cover
+cover: ## unit test coverage by function
+	go test -coverprofile=coverage.out $(UNIT)
+	go tool cover -func=coverage.out
+
+.PHONY: clean
+clean: ## removes what make built
+	rm -rf bin coverage.out
