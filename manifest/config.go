@@ -1,0 +1,102 @@
+package manifest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const maxHistory = 8192 // entries; most of them make no layer
+
+// Config is an image's configuration.
+type Config struct {
+	ocispec.Image
+	Raw []byte `json:"-"`
+}
+
+// DiffIDs are the digests of the uncompressed layers, parallel to
+// Image.Layers.
+func (c *Config) DiffIDs() []digest.Digest { return c.RootFS.DiffIDs }
+
+// LoadConfig reads the configuration of img, checks it against the manifest
+// and, where no index has told the platform, that it is the one asked for.
+func LoadConfig(ctx context.Context, f Fetcher, img *Image) (*Config, error) {
+	c, err := readConfig(ctx, f, img.Reference, &img.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	if img.Desc.Platform == nil && !accepts(img.Platform, c.Platform) {
+		return nil, about(img.Reference, noPlatform(img.Platform, []string{platformName(c.Platform)}))
+	}
+	return c, nil
+}
+
+// accepts is looser than the choice from an index, where the right image may
+// be the next: variants of processors are seldom right in configurations, and
+// some have no platform at all.
+func accepts(want, have ocispec.Platform) bool {
+	if isUnstated(have) || platforms.Only(want).Match(have) {
+		return true
+	}
+	want, have = platforms.Normalize(want), platforms.Normalize(have)
+	return want.OS == have.OS && want.Architecture == have.Architecture
+}
+
+func readConfig(ctx context.Context, f Fetcher, ref Reference, m *ocispec.Manifest) (*Config, error) {
+	if err := checkManifest(m); err != nil {
+		return nil, about(ref, err)
+	}
+	raw := embedded(m.Config)
+	if raw == nil {
+		var err error
+		if raw, err = f.Blob(ctx, ref.repository(), m.Config); err != nil {
+			return nil, err
+		}
+	}
+	c, err := parseConfig(m, raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: config %s: %w", ref, m.Config.Digest, err)
+	}
+	return c, nil
+}
+
+func parseConfig(m *ocispec.Manifest, raw []byte) (*Config, error) {
+	if err := Verify(raw, m.Config); err != nil {
+		return nil, err
+	}
+	var doc struct {
+		ocispec.Image
+		RootFS struct {
+			Type    string          `json:"type"`
+			DiffIDs json.RawMessage `json:"diff_ids"`
+		} `json:"rootfs"`
+		History json.RawMessage `json:"history"`
+	}
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	diffIDs, err := decodeList[digest.Digest](doc.RootFS.DiffIDs, maxLayers)
+	if err != nil {
+		return nil, fmt.Errorf("%w: diff_ids: %w", ErrMalformed, err)
+	}
+	if len(diffIDs) != len(m.Layers) {
+		return nil, fmt.Errorf("%w: %d diff_ids for %d layers", ErrMalformed, len(diffIDs), len(m.Layers))
+	}
+	for _, d := range diffIDs {
+		if err := checkDigest(d); err != nil {
+			return nil, fmt.Errorf("diff_ids: %w", err)
+		}
+	}
+	history, err := decodeList[ocispec.History](doc.History, maxHistory)
+	if err != nil {
+		return nil, fmt.Errorf("%w: history: %w", ErrMalformed, err)
+	}
+	c := &Config{Image: doc.Image, Raw: raw}
+	c.RootFS = ocispec.RootFS{Type: doc.RootFS.Type, DiffIDs: diffIDs}
+	c.History = history
+	return c, nil
+}

@@ -1,0 +1,39 @@
+// Package manifest turns what a user types into an image whose every document
+// has been checked.
+//
+// The way is [ParseReference], [Resolve], [LoadConfig]. Resolve asks a
+// [Fetcher] for the document that the reference names, walks indexes down to
+// the manifest of one platform and returns an [Image]; LoadConfig reads the
+// image's configuration with the digests of the uncompressed layers. The two
+// are apart so that a caller can read the configuration while it opens layers.
+//
+// Trust starts at the digest that the reference holds or that the registry
+// gave for the tag; every further document must have the size and digest that
+// its parent states. Nothing of a document that failed [Verify] is used.
+//
+// Read are OCI image indexes and manifests (image-spec 1.1) and Docker
+// manifest lists and manifests of schema 2. A document must say one thing
+// only: its own media type must agree with its parent's or the server's, and
+// one with both layers and manifests is refused, since two programs could read
+// two images from it. Indexes are read in the order of containerd's platform
+// rules: the best match first, entries without platform last, their
+// configuration deciding.
+//
+// # Limits
+//
+// A document or configuration has at most [MaxDocument] bytes, an index 4096
+// entries, a manifest 512 layers of up to 1 PiB, a configuration 8192 history
+// entries. Indexes nest 4 deep, and one Resolve reads at most 64 documents. A
+// reference has at most 1024 bytes.
+//
+// # Errors
+//
+// Errors name the document, are compared with errors.Is, and wrap one of the
+// sentinels of this package, except a Fetcher's own, which are passed on as
+// they are. Those caused by what the user typed end in what to type instead.
+//
+// # Concurrency
+//
+// The package starts no goroutine and keeps no state. Values may be shared as
+// long as nobody changes them.
+package manifest

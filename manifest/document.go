@@ -1,0 +1,215 @@
+package manifest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// MaxDocument is the size limit of a manifest, an index or a configuration,
+// in bytes. Registries must take manifests of 4 MiB (distribution-spec 1.1,
+// Pushing Manifests); containerd reads up to 8 MiB.
+const MaxDocument = 8 << 20
+
+const (
+	maxEntries = 4096    // of an index
+	maxLayers  = 512     // of a manifest
+	maxLayer   = 1 << 50 // bytes; so that the sum of all layers fits in int64
+)
+
+// document is a verified index or manifest: one of the two is not nil.
+type document struct {
+	desc     ocispec.Descriptor // with the settled media type
+	raw      []byte
+	index    *ocispec.Index
+	manifest *ocispec.Manifest
+}
+
+// shape has the members of all documents; lists are decoded one by one within
+// limits.
+type shape struct {
+	SchemaVersion int                 `json:"schemaVersion"`
+	MediaType     string              `json:"mediaType"`
+	ArtifactType  string              `json:"artifactType"`
+	Config        *ocispec.Descriptor `json:"config"`
+	Manifests     json.RawMessage     `json:"manifests"`
+	Layers        json.RawMessage     `json:"layers"`
+	FSLayers      json.RawMessage     `json:"fsLayers"`
+	Subject       *ocispec.Descriptor `json:"subject"`
+	Annotations   map[string]string   `json:"annotations"`
+}
+
+// parse verifies raw against d, and reads it as what d and raw both say it is.
+func parse(d ocispec.Descriptor, raw []byte) (*document, error) {
+	if len(raw) > MaxDocument {
+		return nil, fmt.Errorf("%w: %d bytes, more than %d", ErrMalformed, len(raw), MaxDocument)
+	}
+	if err := Verify(raw, d); err != nil {
+		return nil, err
+	}
+	var s shape
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	mediaType, err := settle(d.MediaType, s)
+	if err != nil {
+		return nil, err
+	}
+	d.MediaType = mediaType
+	doc := &document{desc: d, raw: raw}
+	switch kindOf(mediaType) {
+	case kindIndex:
+		doc.index, err = s.index(mediaType)
+	case kindManifest:
+		doc.manifest, err = s.manifest(mediaType)
+	default:
+		err = fmt.Errorf("%w: document of type %s", ErrUnsupported, quote(mediaType))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return doc, nil
+}
+
+// settle returns the media type of a document that somebody calls said.
+func settle(said string, s shape) (string, error) {
+	if plain, _, err := mime.ParseMediaType(said); err == nil {
+		said = plain
+	}
+	if err := refuseSchema1(said); err != nil {
+		return "", err
+	}
+	if s.SchemaVersion == 1 || present(s.FSLayers) {
+		return "", errSchema1()
+	}
+	if s.SchemaVersion != 2 {
+		return "", fmt.Errorf("%w: schemaVersion %d, want 2", ErrMalformed, s.SchemaVersion)
+	}
+	layers, manifests := present(s.Layers), present(s.Manifests)
+	switch {
+	case layers && manifests:
+		return "", fmt.Errorf("%w: it has both layers and manifests", ErrMalformed)
+	case !isGeneric(said) && s.MediaType != "" && s.MediaType != said:
+		return "", fmt.Errorf("%w: it is called %s and says that it is %s", ErrMalformed, quote(said), quote(s.MediaType))
+	case !isGeneric(said):
+		return said, nil
+	case s.MediaType != "":
+		return s.MediaType, nil
+	case manifests:
+		return ocispec.MediaTypeImageIndex, nil
+	case layers:
+		return ocispec.MediaTypeImageManifest, nil
+	}
+	return "", fmt.Errorf("%w: it has neither a media type nor layers nor manifests", ErrMalformed)
+}
+
+func (s shape) index(mediaType string) (*ocispec.Index, error) {
+	if present(s.Layers) || s.Config != nil {
+		return nil, fmt.Errorf("%w: an index with layers or config", ErrMalformed)
+	}
+	entries, err := decodeList[ocispec.Descriptor](s.Manifests, maxEntries)
+	if err != nil {
+		return nil, fmt.Errorf("%w: manifests: %w", ErrMalformed, err)
+	}
+	return &ocispec.Index{
+		Versioned:    specs.Versioned{SchemaVersion: s.SchemaVersion},
+		MediaType:    mediaType,
+		ArtifactType: s.ArtifactType,
+		Manifests:    entries,
+		Subject:      s.Subject,
+		Annotations:  s.Annotations,
+	}, nil
+}
+
+func (s shape) manifest(mediaType string) (*ocispec.Manifest, error) {
+	if present(s.Manifests) {
+		return nil, fmt.Errorf("%w: a manifest with manifests", ErrMalformed)
+	}
+	if s.Config == nil {
+		return nil, fmt.Errorf("%w: no config", ErrMalformed)
+	}
+	layers, err := decodeList[ocispec.Descriptor](s.Layers, maxLayers)
+	if err != nil {
+		return nil, fmt.Errorf("%w: layers: %w", ErrMalformed, err)
+	}
+	m := &ocispec.Manifest{
+		Versioned:    specs.Versioned{SchemaVersion: s.SchemaVersion},
+		MediaType:    mediaType,
+		ArtifactType: s.ArtifactType,
+		Config:       *s.Config,
+		Layers:       layers,
+		Subject:      s.Subject,
+		Annotations:  s.Annotations,
+	}
+	if err := checkManifest(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// checkManifest refuses what is not an image, and images with layers that
+// nothing in peel could read.
+func checkManifest(m *ocispec.Manifest) error {
+	if err := checkConfigType(m); err != nil {
+		return err
+	}
+	if err := checkBlob(m.Config, MaxDocument); err != nil {
+		return fmt.Errorf("config: %w", err)
+	}
+	for i, l := range m.Layers {
+		if err := checkBlob(l, maxLayer); err != nil {
+			return fmt.Errorf("layer %d of %d: %w", i+1, len(m.Layers), err)
+		}
+		if err := checkLayerType(l.MediaType); err != nil {
+			return fmt.Errorf("layer %d of %d: %w", i+1, len(m.Layers), err)
+		}
+	}
+	return nil
+}
+
+func checkBlob(d ocispec.Descriptor, limit int64) error {
+	if d.Size < 0 || d.Size > limit {
+		return fmt.Errorf("%w: size %d, want 0 to %d bytes", ErrMalformed, d.Size, limit)
+	}
+	return checkDigest(d.Digest)
+}
+
+// embedded is the content that a descriptor carries in itself (image-spec
+// 1.1, descriptor.md, data); nil if it does not, or not the right one.
+func embedded(d ocispec.Descriptor) []byte {
+	if len(d.Data) == 0 || Verify(d.Data, d) != nil {
+		return nil
+	}
+	return d.Data
+}
+
+func present(raw json.RawMessage) bool { return len(raw) > 0 && !bytes.Equal(raw, []byte("null")) }
+
+// decodeList decodes a JSON array of at most limit elements. An element costs
+// three bytes of input and may cost hundreds of memory, hence one by one.
+func decodeList[T any](raw json.RawMessage, limit int) ([]T, error) {
+	if !present(raw) {
+		return nil, nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if t, err := dec.Token(); err != nil || t != json.Delim('[') {
+		return nil, errors.New("not a list")
+	}
+	var list []T
+	for dec.More() {
+		if len(list) == limit {
+			return nil, fmt.Errorf("more than %d elements", limit)
+		}
+		var v T
+		if err := dec.Decode(&v); err != nil {
+			return nil, err
+		}
+		list = append(list, v)
+	}
+	return list, nil
+}

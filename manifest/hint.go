@@ -1,0 +1,78 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+)
+
+// isScheme reports whether s is what people put before "://".
+func isScheme(s string) bool {
+	return slices.Contains([]string{"http", "https", "docker", "oci"}, strings.ToLower(s))
+}
+
+// isTransport reports whether s is one of the words by which skopeo's users
+// name images outside registries. As references they would be Docker Hub
+// images with the file's name for a tag.
+func isTransport(s string) bool {
+	return slices.Contains([]string{
+		"oci", "oci-archive", "docker-archive", "docker-dir", "docker-daemon", "containers-storage", "dir",
+	}, s)
+}
+
+// precheck tells what is wrong with s, before its grammar is looked at; ""
+// if nothing is.
+func precheck(s string) string {
+	scheme, rest, hasScheme := strings.Cut(s, "://")
+	word, _, hasColon := strings.Cut(s, ":")
+	switch {
+	case s == "":
+		return "it is empty; write an image's name, for example alpine or ghcr.io/owner/name:tag"
+	case len(s) > maxReference:
+		return fmt.Sprintf("it has %d bytes, more than %d", len(s), maxReference)
+	case !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }):
+		return "it holds a space or a character that cannot be printed"
+	case hasScheme && isScheme(scheme):
+		return fmt.Sprintf("leave out %s and write %s", quote(scheme+"://"), quote(rest))
+	case hasColon && isTransport(word):
+		return fmt.Sprintf("images named with %s are not supported; give the name of an image in a registry",
+			quote(word+":"))
+	}
+	return ""
+}
+
+// explain tells what is wrong with s, which distribution/reference refused
+// with err, in words that help to mend it.
+func explain(s string, err error) string {
+	name, dgst, hasDigest := strings.Cut(s, "@")
+	if _, bad := digest.Parse(dgst); hasDigest && bad != nil {
+		return fmt.Sprintf("%s is not a digest; write sha256: and 64 digits of 0-9 a-f", quote(dgst))
+	}
+	tag := ""
+	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+		name, tag = name[:i], name[i:]
+	}
+	if lower := strings.ToLower(name); lower != name {
+		if _, bad := reference.ParseNormalizedNamed(lower + tag); bad == nil {
+			return fmt.Sprintf("names are lower case; write %s", quote(lower+tag))
+		}
+	}
+	switch {
+	case tag == ":":
+		return fmt.Sprintf("nothing follows the colon; write %s, or %s for its root directory", quote(name), quote(name+":/"))
+	case errors.Is(err, reference.ErrNameTooLong):
+		return fmt.Sprintf("the name is longer than %d characters", reference.RepositoryNameTotalLengthMax)
+	case digest.Digest("sha256:"+name).Validate() == nil:
+		return "it is an image's ID, which registries do not know; write a name, or name@sha256:…"
+	}
+	if _, bad := reference.ParseNormalizedNamed(name); tag != "" && bad == nil {
+		return fmt.Sprintf("%s is not a tag; tags are up to 128 letters, digits, '_', '.' and '-'", quote(tag[1:]))
+	}
+	return "write [registry/]name[:tag][@digest], for example alpine or ghcr.io/owner/name:tag"
+}

@@ -1,0 +1,70 @@
+package manifest
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Fetcher is where documents come from: a registry, or a cache before one.
+// What it returns is checked here; a Fetcher has only to bound it.
+type Fetcher interface {
+	// Manifest returns the document that ref names by its digest, or by its
+	// tag if it has no digest. The descriptor has the digest and size of the
+	// bytes, and the media type as the server states it, which may be empty.
+	Manifest(ctx context.Context, ref reference.Named) (ocispec.Descriptor, []byte, error)
+	// Blob returns the blob that d describes from the repository of ref.
+	Blob(ctx context.Context, ref reference.Named, d ocispec.Descriptor) ([]byte, error)
+}
+
+// Image is one platform's image. It is not changed after Resolve.
+type Image struct {
+	Reference Reference
+	Platform  ocispec.Platform     // what was asked for
+	Top       ocispec.Descriptor   // what the reference names: an index or Desc itself
+	Desc      ocispec.Descriptor   // the platform's manifest
+	Manifest  ocispec.Manifest     // OCI or Docker schema 2, which have the same shape
+	Raw       []byte               // the bytes of Manifest
+	Layers    []ocispec.Descriptor // of Manifest, bottom first
+}
+
+// Resolve finds the image that ref names for platform p, the zero value of
+// which is DefaultPlatform. It costs one call of f
+// for each of the index and the manifest, more only for nested indexes and
+// for entries that do not tell their platform.
+func Resolve(ctx context.Context, f Fetcher, ref Reference, p ocispec.Platform) (*Image, error) {
+	if ref.named == nil {
+		return nil, fmt.Errorf("%w: it is empty", ErrReference)
+	}
+	if p.OS == "" && p.Architecture == "" {
+		p = DefaultPlatform()
+	}
+	w := &walk{fetcher: f, ref: ref, match: platforms.Only(p), left: maxDocuments}
+	top, err := w.top(ctx)
+	if err != nil {
+		return nil, err
+	}
+	doc := top
+	if top.index != nil {
+		found, err := w.pick(ctx, top, 1)
+		if err != nil {
+			return nil, err
+		}
+		if found == nil {
+			return nil, w.nothing(p)
+		}
+		doc = found
+	}
+	return &Image{
+		Reference: ref,
+		Platform:  p,
+		Top:       top.desc,
+		Desc:      doc.desc,
+		Manifest:  *doc.manifest,
+		Raw:       doc.raw,
+		Layers:    doc.manifest.Layers,
+	}, nil
+}

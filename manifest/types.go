@@ -1,0 +1,96 @@
+package manifest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Docker's media types: distribution's manifest-v2-2.md and manifest-v2-1.md.
+const (
+	dockerList      = "application/vnd.docker.distribution.manifest.list.v2+json"
+	dockerManifest  = "application/vnd.docker.distribution.manifest.v2+json"
+	dockerConfig    = "application/vnd.docker.container.image.v1+json"
+	dockerLayer     = "application/vnd.docker.image.rootfs.diff.tar"
+	dockerForeign   = "application/vnd.docker.image.rootfs.foreign.diff.tar"
+	dockerV1        = "application/vnd.docker.distribution.manifest.v1+json"
+	dockerV1Signed  = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+	ociLayerAbroad  = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+	encryptedSuffix = "+encrypted"
+	// As the first releases of ocicrypt wrote it.
+	encryptedOldSuffix = "+enc"
+)
+
+type kind int
+
+const (
+	kindUnknown kind = iota
+	kindIndex
+	kindManifest
+)
+
+// kindOf counts entries without a type as manifests: what they are is settled
+// when they are read.
+func kindOf(mediaType string) kind {
+	switch mediaType {
+	case ocispec.MediaTypeImageIndex, dockerList:
+		return kindIndex
+	case ocispec.MediaTypeImageManifest, dockerManifest, "":
+		return kindManifest
+	}
+	return kindUnknown
+}
+
+// isGeneric: types that plain web servers and old registries give any
+// document, so that only the document itself can tell what it is.
+func isGeneric(mediaType string) bool {
+	return slices.Contains([]string{"", "application/json", "application/octet-stream", "text/plain"}, mediaType)
+}
+
+func refuseSchema1(mediaType string) error {
+	if strings.HasPrefix(mediaType, dockerV1) || strings.HasPrefix(mediaType, dockerV1Signed) {
+		return errSchema1()
+	}
+	return nil
+}
+
+func errSchema1() error {
+	return fmt.Errorf("manifests of Docker schema 1 are %w; push the image again with a current tool", ErrUnsupported)
+}
+
+// checkConfigType tells images from the other things that manifests describe.
+func checkConfigType(m *ocispec.Manifest) error {
+	t := m.Config.MediaType
+	if t == ocispec.MediaTypeImageConfig || t == dockerConfig {
+		return nil
+	}
+	// Old clients and registries gave configurations such types, though only
+	// in Docker's manifests (distribution#1621, moby#22378, moby#30083).
+	if m.MediaType == dockerManifest && (isGeneric(t) || t == "text/html") {
+		return nil
+	}
+	if t == "" || t == ocispec.MediaTypeEmptyJSON {
+		t = m.ArtifactType
+	}
+	return fmt.Errorf("%w but an artifact of type %s", ErrArtifact, quote(t))
+}
+
+// checkLayerType accepts every type whose content is a tar, compressed or not.
+func checkLayerType(mediaType string) error {
+	if strings.HasSuffix(mediaType, encryptedSuffix) || strings.HasSuffix(mediaType, encryptedOldSuffix) {
+		return fmt.Errorf("encrypted layers are %w (type %s)", ErrUnsupported, quote(mediaType))
+	}
+	for _, tar := range []string{ocispec.MediaTypeImageLayer, ociLayerAbroad} {
+		if rest, ok := strings.CutPrefix(mediaType, tar); ok && slices.Contains([]string{"", "+gzip", "+zstd"}, rest) {
+			return nil
+		}
+	}
+	for _, tar := range []string{dockerLayer, dockerForeign} {
+		if rest, ok := strings.CutPrefix(mediaType, tar); ok && slices.Contains([]string{"", ".gzip", ".zstd"}, rest) {
+			return nil
+		}
+	}
+	return fmt.Errorf("its type %s is %w, as it is not a tar archive", quote(mediaType), ErrUnsupported)
+}

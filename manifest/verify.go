@@ -1,0 +1,34 @@
+package manifest
+
+import (
+	// The algorithms that OCI registers for digests (image-spec, descriptor.md).
+	_ "crypto/sha256"
+	_ "crypto/sha512"
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Verify reports whether data has the size and digest that d states. The
+// error is an ErrVerify with both values, or an ErrMalformed if d's digest is
+// none.
+func Verify(data []byte, d ocispec.Descriptor) error {
+	if err := checkDigest(d.Digest); err != nil {
+		return err
+	}
+	if int64(len(data)) != d.Size {
+		return fmt.Errorf("%w: %d bytes, want %d bytes of %s", ErrVerify, len(data), d.Size, d.Digest)
+	}
+	if got := d.Digest.Algorithm().FromBytes(data); got != d.Digest {
+		return fmt.Errorf("%w: bytes have digest %s, want %s", ErrVerify, got, d.Digest)
+	}
+	return nil
+}
+
+func checkDigest(d digest.Digest) error {
+	if err := d.Validate(); err != nil {
+		return fmt.Errorf("%w: digest %s: %w", ErrMalformed, quote(string(d)), err)
+	}
+	return nil
+}
