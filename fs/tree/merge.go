@@ -1,0 +1,367 @@
+package tree
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/peelfs/peel/internal/flat"
+	"github.com/peelfs/peel/layer"
+)
+
+// Limits of an image. An image of 200 000 files needs some 40 MB; these stop
+// what would need some GB.
+const (
+	maxNames  = 1 << 22
+	maxPieces = 1 << 24 // extents, and xattrs
+	maxPool   = 1 << 30 // bytes
+	maxPath   = 4096    // bytes of a path in a message
+)
+
+// Merge returns what the layers, bottom first, show together.
+func Merge(layers []*layer.Index) (*Tree, error) {
+	m := &merger{
+		layers: layers,
+		links:  make([]map[uint32]object, len(layers)),
+		rows:   make([][]uint32, len(layers)),
+		out:    &Tree{},
+	}
+	for i, x := range layers {
+		if err := m.resolveLinks(i); err != nil {
+			return nil, fmt.Errorf("layer %s: %w", x.Pool.String(x.Info.Blob), err)
+		}
+	}
+	if err := m.merge(); err != nil {
+		return nil, err
+	}
+	if err := m.out.check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return m.out, nil
+}
+
+// object is an inode of one layer. Whatever shows in the merged view is one,
+// so that names in any layer which share an object share a row.
+type object struct{ layer, row uint32 }
+
+// ref is an entry of one layer.
+type ref struct{ layer, entry uint32 }
+
+// merger holds a merge under way.
+type merger struct {
+	layers []*layer.Index
+	links  []map[uint32]object // by layer and entry row: what an EntryLowerLink names
+	rows   [][]uint32          // by layer and inode row of a file: row in out, or layer.None
+	out    *Tree
+	pool   flat.PoolBuilder
+
+	// dirs are the directories of out in order of row; merge takes them one
+	// after the other while it finds new ones.
+	dirs []directory
+	// parts are the objects that the directories are made of, a directory's
+	// together, topmost first.
+	parts []object
+	refs  []ref // scratch of children
+}
+
+// directory is a directory of out whose entries are the union of its parts'.
+type directory struct {
+	row   uint32
+	parts flat.Range
+}
+
+// view is what the layers say of one path; it is shown layer after layer,
+// topmost first, until one of them says that lower ones do not matter.
+type view struct {
+	object    object // the file, or the directory whose attributes count
+	found     bool
+	dir       bool
+	described bool // object is a directory that some tar entry describes
+	opaque    bool // lower directories may give attributes but not entries
+	parts     flat.Range
+}
+
+// entry shows v an entry of a name; it reports whether lower layers matter.
+func (m *merger) entry(v *view, r ref) bool {
+	x := m.layers[r.layer]
+	e := &x.Entries[r.entry]
+	switch {
+	case e.Kind == layer.EntryWhiteout:
+		return false
+	case e.Kind == layer.EntryInode && isDir(x.Inodes[e.Inode].Mode):
+		return m.directory(v, object{r.layer, e.Inode})
+	case v.found: // an upper directory replaces the file
+	case e.Kind == layer.EntryLowerLink:
+		v.object, v.found = m.links[r.layer][r.entry], true
+	default:
+		v.object, v.found = object{r.layer, e.Inode}, true
+	}
+	return false
+}
+
+// directory shows v a directory; it reports whether lower layers matter.
+func (m *merger) directory(v *view, o object) bool {
+	flags := m.layers[o.layer].Inodes[o.row].Flags
+	described := flags&layer.Implicit == 0
+	if !v.found || described && !v.described {
+		v.object, v.described = o, described
+	}
+	v.found, v.dir = true, true
+	if !v.opaque {
+		if v.parts.Count == 0 {
+			v.parts.First = uint32(len(m.parts))
+		}
+		m.parts = append(m.parts, o)
+		v.parts.Count++
+	}
+	v.opaque = v.opaque || flags&layer.Opaque != 0
+	return !v.opaque || !v.described
+}
+
+// root returns the view of the root directory of the lowest n layers.
+func (m *merger) root(n int) view {
+	var v view
+	for i := n - 1; i >= 0 && m.directory(&v, object{uint32(i), 0}); i-- {
+	}
+	return v
+}
+
+func (m *merger) children(o object) flat.Range { return m.layers[o.layer].Inodes[o.row].Children }
+
+func (m *merger) name(r ref) string {
+	x := m.layers[r.layer]
+	return x.Pool.String(x.Entries[r.entry].Name)
+}
+
+// lookup returns the view of name in the directory made of parts.
+func (m *merger) lookup(parts []object, name string) view {
+	var v view
+	for _, o := range parts {
+		c := m.children(o)
+		i := uint32(sort.Search(int(c.Count), func(i int) bool {
+			return m.name(ref{o.layer, c.First + uint32(i)}) >= name
+		}))
+		r := ref{o.layer, c.First + i}
+		if i < c.Count && m.name(r) == name && !m.entry(&v, r) {
+			break
+		}
+	}
+	return v
+}
+
+// resolveLinks finds what the hard links of layer i to lower layers name. The
+// links of the layers below are resolved already.
+func (m *merger) resolveLinks(i int) error {
+	x := m.layers[i]
+	for e := range x.Entries {
+		if x.Entries[e].Kind != layer.EntryLowerLink {
+			continue
+		}
+		target := x.Pool.String(x.Entries[e].Link)
+		o, err := m.resolve(i, target)
+		if err != nil {
+			return fmt.Errorf("%s: %w: hard link to %q: %w", entryPath(x, uint32(e)), ErrMalformed, target, err)
+		}
+		if m.links[i] == nil {
+			m.links[i] = make(map[uint32]object)
+		}
+		m.links[i][uint32(e)] = o
+	}
+	return nil
+}
+
+// resolve returns the file that path names in the lowest n layers.
+func (m *merger) resolve(n int, path string) (object, error) {
+	defer func(n int) { m.parts = m.parts[:n] }(len(m.parts))
+	v := m.root(n)
+	for name := range strings.SplitSeq(path, "/") {
+		v = m.lookup(m.parts[v.parts.First:][:v.parts.Count], name)
+	}
+	switch {
+	case !v.found:
+		return object{}, errors.New("no lower layer has it")
+	case v.dir:
+		return object{}, errors.New("it is a directory")
+	}
+	return v.object, nil
+}
+
+// merge fills out, breadth first from the root.
+func (m *merger) merge() error {
+	total := 0
+	for i, x := range m.layers {
+		total += len(x.Inodes)
+		m.rows[i] = slices.Repeat([]uint32{layer.None}, len(x.Inodes))
+	}
+	m.out.Inodes = make([]Inode, 0, min(total, maxNames)+1)
+	m.out.Entries = make([]Entry, 0, min(total, maxNames)+1)
+	if err := m.start(); err != nil {
+		return err
+	}
+	for i := 0; i < len(m.dirs); i++ {
+		if err := m.fill(m.dirs[i]); err != nil {
+			return err
+		}
+	}
+	for _, x := range m.layers {
+		l := identity(x)
+		l.Blob = m.pool.Add(x.Pool.String(x.Info.Blob))
+		l.TOC = m.pool.Add(x.Pool.String(x.Info.TOC))
+		m.out.Layers = append(m.out.Layers, l)
+	}
+	m.out.Pool = m.pool.Pool()
+	return nil
+}
+
+// start allots row 0.
+func (m *merger) start() error {
+	if len(m.layers) == 0 {
+		m.out.Layers = nil
+		m.out.Inodes = append(m.out.Inodes, Inode{Inode: layer.Inode{Mode: typeDir | 0o755, Flags: layer.Implicit}, Nlink: 2})
+		return nil
+	}
+	root := m.root(len(m.layers))
+	row, err := m.allot(root.object, 0)
+	m.dirs = append(m.dirs, directory{row: row, parts: root.parts})
+	return err
+}
+
+// fill appends the entries of d to out.
+func (m *merger) fill(d directory) error {
+	first := uint32(len(m.out.Entries))
+	refs := m.childrenOf(d)
+	for len(refs) > 0 {
+		name := m.name(refs[0])
+		n := 1
+		for n < len(refs) && m.name(refs[n]) == name {
+			n++
+		}
+		var v view
+		for _, r := range refs[:n] {
+			if !m.entry(&v, r) {
+				break
+			}
+		}
+		refs = refs[n:]
+		if !v.found {
+			continue
+		}
+		if err := m.add(d.row, name, v); err != nil {
+			return err
+		}
+	}
+	m.out.Inodes[d.row].Children = flat.Range{First: first, Count: uint32(len(m.out.Entries)) - first}
+	return nil
+}
+
+// childrenOf returns the entries of all parts of d by name, a name's topmost
+// first. The slice is good until the next call.
+func (m *merger) childrenOf(d directory) []ref {
+	m.refs = m.refs[:0]
+	for _, o := range m.parts[d.parts.First:][:d.parts.Count] {
+		c := m.children(o)
+		for e := c.First; e < c.First+c.Count; e++ {
+			m.refs = append(m.refs, ref{o.layer, e})
+		}
+	}
+	if d.parts.Count > 1 {
+		slices.SortFunc(m.refs, func(a, b ref) int {
+			if c := strings.Compare(m.name(a), m.name(b)); c != 0 {
+				return c
+			}
+			return int(b.layer) - int(a.layer)
+		})
+	}
+	return m.refs
+}
+
+// add appends one entry to directory dir, which is being filled.
+func (m *merger) add(dir uint32, name string, v view) (err error) {
+	row := m.rows[v.object.layer][v.object.row]
+	switch {
+	case v.dir:
+		row, err = m.allot(v.object, dir)
+		m.dirs = append(m.dirs, directory{row: row, parts: v.parts})
+		m.out.Inodes[dir].Nlink++
+	case row == layer.None:
+		row, err = m.allot(v.object, dir)
+		m.rows[v.object.layer][v.object.row] = row
+	}
+	if err != nil {
+		return err
+	}
+	n := &m.out.Inodes[row]
+	if !v.dir {
+		n.Nlink++
+	}
+	if len(m.out.Entries) == maxNames {
+		return fmt.Errorf("%w: more than %d names", ErrMalformed, maxNames)
+	}
+	at, err := m.str(name)
+	m.out.Entries = append(m.out.Entries, Entry{Name: at, Inode: row, Type: n.Mode & typeMask})
+	return err
+}
+
+// allot appends a copy of o to the inodes of out, without children.
+func (m *merger) allot(o object, parent uint32) (uint32, error) {
+	x := m.layers[o.layer]
+	n := Inode{Inode: x.Inodes[o.row], Layer: o.layer, Parent: parent}
+	extents := x.Extents[n.Extents.First:][:n.Extents.Count]
+	xattrs := x.Xattrs[n.Xattrs.First:][:n.Xattrs.Count]
+	if max(len(m.out.Extents)+len(extents), len(m.out.Xattrs)+len(xattrs)) > maxPieces {
+		return 0, fmt.Errorf("%w: more than %d extents or extended attributes", ErrMalformed, maxPieces)
+	}
+	n.Children, n.Flags = flat.Range{}, n.Flags&layer.Implicit
+	if isDir(n.Mode) {
+		n.Nlink = 2
+	}
+	var err error
+	if n.Link, err = m.str(x.Pool.String(n.Link)); err != nil {
+		return 0, err
+	}
+	if n.Mode&typeMask != typeFile {
+		n.Size = int64(n.Link.Len)
+	}
+	n.Extents = flat.Range{First: uint32(len(m.out.Extents)), Count: uint32(len(extents))}
+	m.out.Extents = append(m.out.Extents, extents...)
+	n.Xattrs = flat.Range{First: uint32(len(m.out.Xattrs)), Count: uint32(len(xattrs))}
+	for _, a := range xattrs {
+		name, err := m.str(x.Pool.String(a.Name))
+		value, err2 := m.str(x.Pool.String(a.Value))
+		if err := errors.Join(err, err2); err != nil {
+			return 0, err
+		}
+		m.out.Xattrs = append(m.out.Xattrs, layer.Xattr{Name: name, Value: value})
+	}
+	m.out.Inodes = append(m.out.Inodes, n)
+	return uint32(len(m.out.Inodes) - 1), nil
+}
+
+// str copies s into the pool of out.
+func (m *merger) str(s string) (flat.Str, error) {
+	if len(m.pool.Pool())+len(s) > maxPool {
+		return flat.Str{}, fmt.Errorf("%w: more than %d bytes of names and attributes", ErrMalformed, maxPool)
+	}
+	return m.pool.Add(s), nil
+}
+
+// entryPath returns the path of an entry in its layer, for messages.
+func entryPath(x *layer.Index, entry uint32) string {
+	dirs := make([]uint32, len(x.Entries)) // whose child an entry is
+	names := make([]uint32, len(x.Inodes)) // the last entry of an inode
+	for row, n := range x.Inodes {
+		for e := n.Children.First; e < n.Children.First+n.Children.Count; e++ {
+			dirs[e] = uint32(row)
+			if i := x.Entries[e].Inode; i != layer.None {
+				names[i] = e
+			}
+		}
+	}
+	path := x.Pool.String(x.Entries[entry].Name)
+	for dir := dirs[entry]; dir != 0 && len(path) < maxPath; dir = dirs[names[dir]] {
+		path = x.Pool.String(x.Entries[names[dir]].Name) + "/" + path
+	}
+	return path
+}
