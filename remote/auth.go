@@ -1,0 +1,302 @@
+package remote
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
+	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
+	"github.com/google/go-containerregistry/pkg/authn"
+)
+
+const (
+	maxTokenAnswer = 1 << 20 // bytes
+	// The lifetime of a token that does not tell it (docker token
+	// authentication specification, "expires_in").
+	tokenLifetime = 60 * time.Second
+	clientID      = "peel"
+)
+
+// authority keeps the Authorization header of one repository at one endpoint,
+// and renews it: when it expires, and when the registry no longer takes it.
+//
+// containerd's own authorizer does the same with the same functions below, but
+// keeps a failed fetch (a cancelled one, too) as the answer for ever, and
+// reuses a token that was refused unless the registry says why.
+type authority struct {
+	endpoint *endpoint
+	repo     string
+	// turn holds one token; who takes it may renew. A channel, because a mutex
+	// does not obey a context.
+	turn chan struct{}
+
+	mu        sync.Mutex // guards what follows
+	value     string     // empty: nothing was asked for yet
+	expires   time.Time  // zero: with value empty, or never
+	challenge []auth.Challenge
+}
+
+func (e *endpoint) authority(repo string) *authority {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	a := e.authorities[repo]
+	if a == nil {
+		a = &authority{endpoint: e, repo: repo, turn: make(chan struct{}, 1)}
+		a.turn <- struct{}{}
+		e.authorities[repo] = a
+	}
+	return a
+}
+
+// current returns the header to send, whether it is still good, and the
+// challenge to renew it with.
+func (a *authority) current() (string, bool, []auth.Challenge) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	good := a.expires.IsZero() || time.Now().Before(a.expires)
+	return a.value, good, a.challenge
+}
+
+// header returns the Authorization header, empty if none was ever asked for.
+func (c *Client) header(ctx context.Context, a *authority, p *pace) (string, error) {
+	value, good, challenge := a.current()
+	if good {
+		return value, nil
+	}
+	return c.renew(ctx, a, refusal{stale: value, challenge: challenge}, p)
+}
+
+// refusal is what a registry did not take, and what it wants instead.
+type refusal struct {
+	stale     string
+	challenge []auth.Challenge
+}
+
+// renew returns another header than the refused one; the same, if the
+// credentials do not allow another. Of many callers one asks.
+func (c *Client) renew(ctx context.Context, a *authority, r refusal, p *pace) (string, error) {
+	select {
+	case <-a.turn:
+		defer func() { a.turn <- struct{}{} }()
+	case <-ctx.Done():
+		return "", ended(ctx, nil)
+	}
+	if value, good, _ := a.current(); good && value != r.stale {
+		return value, nil
+	}
+	value, lifetime, err := c.obtain(ctx, a, r.challenge, p)
+	if err != nil {
+		return "", err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.value, a.challenge, a.expires = value, r.challenge, time.Time{}
+	if lifetime > 0 {
+		a.expires = time.Now().Add(lifetime - lifetime/10)
+	}
+	return value, nil
+}
+
+// obtain answers the strongest challenge that can be answered (they come in
+// that order). A lifetime of zero means for ever.
+func (c *Client) obtain(ctx context.Context, a *authority, challenges []auth.Challenge, p *pace) (string, time.Duration, error) {
+	creds, credsErr := c.credentials(ctx, a)
+	if credsErr != nil {
+		c.o.Log.WithError(credsErr).WithField("registry", a.endpoint.login()).Warn("credentials not readable, going on without")
+	}
+	for _, ch := range challenges {
+		switch ch.Scheme {
+		case auth.BearerAuth:
+			if creds.RegistryToken != "" {
+				return "Bearer " + creds.RegistryToken, 0, nil
+			}
+			return c.token(ctx, a, bearer{ch, creds}, p)
+		case auth.BasicAuth:
+			if creds.Username == "" || creds.Password == "" {
+				return "", 0, &fault{
+					class: ErrLogin, text: a.endpoint.base.Host + " wants a login", cause: credsErr,
+					remedy: "log in with: docker login " + a.endpoint.login(),
+				}
+			}
+			raw := creds.Username + ":" + creds.Password
+			return "Basic " + base64.StdEncoding.EncodeToString([]byte(raw)), 0, nil
+		}
+	}
+	return "", 0, &fault{class: ErrLogin, text: a.endpoint.base.Host + " wants a login of a kind that is not known here"}
+}
+
+type bearer struct {
+	challenge auth.Challenge
+	creds     *authn.AuthConfig
+}
+
+// token asks the challenge's realm, as docker does: GET with basic
+// authentication or none, POST for an identity token.
+func (c *Client) token(ctx context.Context, a *authority, b bearer, p *pace) (string, time.Duration, error) {
+	e := a.endpoint
+	user, secret := b.creds.Username, b.creds.Password
+	if b.creds.IdentityToken != "" {
+		user, secret = "", b.creds.IdentityToken
+	}
+	to, err := auth.GenerateTokenOptions(ctx, e.base.Host, user, secret, b.challenge)
+	if err != nil {
+		return "", 0, &fault{class: ErrAnswer, text: e.base.Host + " asks for a token without saying where"}
+	}
+	if len(to.Scopes) == 0 && a.repo != "" {
+		to.Scopes = []string{"repository:" + a.repo + ":pull"}
+	}
+	realm, err := e.checkRealm(to.Realm)
+	if err != nil {
+		return "", 0, err
+	}
+	ctx, dog := watch(ctx, p)
+	defer dog.stop()
+	dog.arm()
+	token, seconds, err := c.askRealm(ctx, e, realm, to)
+	dog.disarm(0)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return "", 0, tokenFault(realm.Host, e, err)
+	}
+	lifetime := tokenLifetime
+	if seconds > 0 {
+		lifetime = min(time.Duration(min(seconds, 1<<30))*time.Second, maxLifetime)
+	}
+	return "Bearer " + token, lifetime, nil
+}
+
+func (c *Client) askRealm(ctx context.Context, e *endpoint, realm *url.URL, to auth.TokenOptions) (string, int, error) {
+	header := http.Header{}
+	if e.owns(realm) {
+		header = e.header.Clone()
+	}
+	if header == nil {
+		header = http.Header{}
+	}
+	header.Set("User-Agent", c.o.UserAgent)
+	hc := &http.Client{Transport: capped{e.client.Transport}, CheckRedirect: sameHost}
+	if to.Secret != "" && to.Username == "" {
+		t, err := auth.FetchTokenWithOAuth(ctx, hc, header, clientID, to)
+		if err != nil {
+			return "", 0, err
+		}
+		return t.AccessToken, t.ExpiresInSeconds, nil
+	}
+	t, err := auth.FetchToken(ctx, hc, header, to)
+	if err != nil {
+		return "", 0, err
+	}
+	return t.Token, t.ExpiresInSeconds, nil
+}
+
+// checkRealm refuses to carry secrets where the registry's own connection is
+// better protected.
+func (e *endpoint) checkRealm(realm string) (*url.URL, error) {
+	u, err := url.Parse(realm)
+	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, &fault{class: ErrAnswer, text: e.base.Host + " names an unusable address for tokens"}
+	}
+	if e.base.Scheme == "https" && u.Scheme != "https" {
+		return nil, &fault{class: ErrAnswer, text: fmt.Sprintf("%s asks to log in over plain HTTP at %s; refused", e.base.Host, u.Host)}
+	}
+	if private(u.Hostname()) && !private(e.base.Hostname()) && e.base.Hostname() != u.Hostname() {
+		return nil, &fault{class: ErrAnswer, text: fmt.Sprintf("%s asks to log in at %s, a private address; refused", e.base.Host, u.Host)}
+	}
+	return u, nil
+}
+
+func tokenFault(realm string, e *endpoint, err error) error {
+	var status remoteerrors.ErrUnexpectedStatus
+	if !errors.As(err, &status) {
+		if errors.Is(err, auth.ErrNoToken) {
+			return &fault{class: ErrAnswer, text: realm, cause: auth.ErrNoToken}
+		}
+		return transportFault(realm, err)
+	}
+	f := statusFault(realm, e.login(), &http.Response{
+		Status: status.Status, StatusCode: status.StatusCode,
+		Body: io.NopCloser(strings.NewReader(string(status.Body))), Header: http.Header{},
+	})
+	switch status.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		f.class = ErrLogin
+		f.text = fmt.Sprintf("%s gives no token for %s", realm, e.base.Host)
+		f.remedy = "check the name, or log in with: docker login " + e.login()
+	case http.StatusNotFound, http.StatusGone:
+		f.class, f.remedy = ErrAnswer, ""
+		f.text = fmt.Sprintf("%s gives no token for %s (%s)", realm, e.base.Host, status.Status)
+	}
+	return f
+}
+
+// login is the name that docker login knows the endpoint by.
+func (e *endpoint) login() string {
+	if e.mirror {
+		return e.base.Host
+	}
+	return e.domain
+}
+
+// sameHost lets a token server redirect within itself only: a request with a
+// password is not for others.
+func sameHost(req *http.Request, via []*http.Request) error {
+	first := via[0].URL
+	if len(via) >= maxHops || req.URL.Scheme != first.Scheme || hostPort(req.URL) != hostPort(first) {
+		return fmt.Errorf("redirect to %s refused", redact(req.URL))
+	}
+	return nil
+}
+
+// capped bounds the bodies that pass through a transport.
+type capped struct{ http.RoundTripper }
+
+func (t capped) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.RoundTripper.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(resp.Body, maxTokenAnswer), resp.Body}
+	return resp, nil
+}
+
+// resource is what a keychain is asked for.
+type resource struct{ host, repo string }
+
+func (r resource) RegistryStr() string { return r.host }
+
+func (r resource) String() string { return strings.TrimSuffix(r.host+"/"+r.repo, "/") }
+
+// credentials asks the keychain, every time: helpers give out secrets that
+// expire. Nothing found is the empty config.
+func (c *Client) credentials(ctx context.Context, a *authority) (*authn.AuthConfig, error) {
+	// docker files its own hub under index.docker.io, podman under docker.io.
+	names := []string{a.endpoint.login()}
+	if names[0] == "docker.io" {
+		names = []string{"index.docker.io", "docker.io"}
+	}
+	var errs error
+	for _, host := range names {
+		found, err := authn.Resolve(ctx, c.o.Keychain, resource{host, a.repo})
+		if err == nil && found != authn.Anonymous {
+			var cfg *authn.AuthConfig
+			if cfg, err = authn.Authorization(ctx, found); err == nil && *cfg != (authn.AuthConfig{}) {
+				return cfg, nil
+			}
+		}
+		errs = errors.Join(errs, err)
+	}
+	return &authn.AuthConfig{}, errs
+}

@@ -1,0 +1,231 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/core/remotes/docker/config"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+)
+
+const (
+	// A host that failed is asked after its mirrors for this long.
+	penalty = 30 * time.Second
+	// A host that ignored Range is not asked for far ranges for this long. Not
+	// for ever: caches do so only until they hold the blob.
+	rangePenalty = time.Minute
+	// An HTTP/2 connection that was silent for this long is pinged, and closed
+	// if no answer comes in as long again. Else a request that the watchdog
+	// gave up would be retried on the same dead connection.
+	pingAfter = 10 * time.Second
+)
+
+// registry is what a reference's domain stands for: the mirrors in order, then
+// the origin.
+type registry struct {
+	domain     string
+	endpoints  []*endpoint
+	transports []*http.Transport
+}
+
+func (r *registry) closeIdle() {
+	for _, t := range r.transports {
+		t.CloseIdleConnections()
+	}
+}
+
+// candidates are the endpoints that may do need, the ones that failed lately
+// last, otherwise in the order configured.
+func (r *registry) candidates(need docker.HostCapabilities) []*endpoint {
+	var up, down []*endpoint
+	now := time.Now().UnixNano()
+	for _, e := range r.endpoints {
+		switch {
+		case !e.capabilities.Has(need):
+		case e.downUntil.Load() > now:
+			down = append(down, e)
+		default:
+			up = append(up, e)
+		}
+	}
+	return append(up, down...)
+}
+
+// endpoint is one host that is asked for a registry's content.
+type endpoint struct {
+	base         *url.URL // up to and including /v2
+	domain       string   // the reference's
+	mirror       bool     // not the domain's own host
+	capabilities docker.HostCapabilities
+	header       http.Header // secrets, maybe: for this host only
+	client       *http.Client
+
+	downUntil    atomic.Int64 // Unix nanoseconds
+	rangelessTil atomic.Int64 // Unix nanoseconds
+	direct       atomic.Bool  // serves blobs itself, without redirect
+
+	mu          sync.Mutex            // guards authorities
+	authorities map[string]*authority // by repository
+}
+
+func (e *endpoint) failed()    { e.downUntil.Store(time.Now().Add(penalty).UnixNano()) }
+func (e *endpoint) worked()    { e.downUntil.Store(0) }
+func (e *endpoint) rangeless() { e.rangelessTil.Store(time.Now().Add(rangePenalty).UnixNano()) }
+
+// url is where a document of repo lies. A mirror is told whose content is
+// meant by the query "ns" (OCI distribution specification, "Registry Proxying").
+func (e *endpoint) url(elem ...string) *url.URL {
+	u := e.base.JoinPath(elem...)
+	if e.mirror {
+		u.RawQuery = url.Values{"ns": {e.domain}}.Encode()
+	}
+	return u
+}
+
+// owns reports whether u is of this very host, which alone may see its
+// credentials and headers.
+func (e *endpoint) owns(u *url.URL) bool {
+	return u.Scheme == e.base.Scheme && hostPort(u) == hostPort(e.base)
+}
+
+func hostPort(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+}
+
+// registry returns the hosts of domain, read from its configuration at first
+// use.
+func (c *Client) registry(ctx context.Context, domain string) (*registry, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r := c.registries[domain]; r != nil {
+		return r, nil
+	}
+	r, err := c.load(ctx, domain)
+	if err != nil {
+		return nil, err
+	}
+	c.registries[domain] = r
+	return r, nil
+}
+
+// forget makes the next use of a registry read its configuration again.
+func (c *Client) forget(r *registry) {
+	c.mu.Lock()
+	if c.registries[r.domain] == r {
+		delete(c.registries, r.domain)
+	}
+	c.mu.Unlock()
+	r.closeIdle()
+}
+
+func (c *Client) load(ctx context.Context, domain string) (*registry, error) {
+	r := &registry{domain: domain}
+	o := config.HostOptions{
+		HostDir:      c.hostDir,
+		UpdateClient: func(hc *http.Client) error { return c.tune(r, hc) },
+	}
+	if c.o.PlainHTTP || plainByDefault(domain) {
+		o.DefaultScheme = "http"
+	}
+	hosts, err := config.ConfigureHosts(log.WithLogger(ctx, c.o.Log), o)(domain)
+	if err != nil {
+		return nil, &fault{class: ErrUsage, text: "configuration of registry " + domain, cause: err, remedy: "see --hosts-dir"}
+	}
+	for _, h := range hosts {
+		e := &endpoint{
+			base:         &url.URL{Scheme: h.Scheme, Host: h.Host, Path: h.Path},
+			domain:       domain,
+			mirror:       h.Host != domain && !(domain == "docker.io" && h.Host == "registry-1.docker.io"),
+			capabilities: h.Capabilities,
+			header:       h.Header,
+			client:       h.Client,
+			authorities:  map[string]*authority{},
+		}
+		if err := checkBase(e.base); err != nil {
+			return nil, &fault{class: ErrUsage, text: "registry " + domain, cause: err}
+		}
+		r.endpoints = append(r.endpoints, e)
+	}
+	return r, nil
+}
+
+func checkBase(u *url.URL) error {
+	if u.Scheme != "http" && u.Scheme != "https" {
+		return fmt.Errorf("scheme %q", u.Scheme)
+	}
+	again, err := url.Parse(u.String())
+	if err == nil && (again.Host != u.Host || u.Hostname() == "") {
+		err = fmt.Errorf("host %q", u.Host)
+	}
+	return err
+}
+
+// hostDir finds the folder of one registry below HostsDir. The default one may
+// be closed to ordinary users, who then do without.
+func (c *Client) hostDir(domain string) (string, error) {
+	root := c.o.HostsDir
+	if root == "" {
+		root = DefaultHostsDir
+	}
+	dir, err := config.HostDirFromRoot(root)(domain)
+	if c.o.HostsDir == "" && errors.Is(err, fs.ErrPermission) {
+		c.o.Log.WithError(err).Warn("hosts folder not readable, ignored")
+		return "", errdefs.ErrNotFound
+	}
+	return dir, err
+}
+
+// tune makes containerd's HTTP client fit for many parallel ranges. It is
+// called for every client made, for those that share a transport again.
+func (c *Client) tune(r *registry, hc *http.Client) error {
+	if _, done := hc.Transport.(*meter); done {
+		return nil
+	}
+	t, ok := hc.Transport.(*http.Transport)
+	if !ok {
+		return fmt.Errorf("transport %T", hc.Transport)
+	}
+	t.MaxIdleConns = 0
+	t.MaxIdleConnsPerHost = c.o.MaxPerHost
+	t.DisableCompression = true // ranges count the bytes on the wire
+	t.ForceAttemptHTTP2 = true
+	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingAfter}
+	t.ResponseHeaderTimeout = 0 // the watchdog's affair
+	if !slices.Contains(r.transports, t) {
+		r.transports = append(r.transports, t)
+	}
+	hc.Transport = &meter{next: t, tally: &c.tally}
+	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return nil
+}
+
+// plainByDefault: registries on this machine, as docker has it.
+func plainByDefault(domain string) bool {
+	host, port := domain, ""
+	if h, p, err := net.SplitHostPort(domain); err == nil {
+		host, port = h, p
+	}
+	host = strings.Trim(host, "[]")
+	if host == "localhost" {
+		return port != "443"
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback() && port != "443"
+}

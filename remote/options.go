@@ -1,0 +1,88 @@
+package remote
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/sirupsen/logrus"
+)
+
+// DefaultHostsDir is where containerd looks for the hosts of a registry.
+const DefaultHostsDir = "/etc/containerd/certs.d"
+
+// Options say how registries are asked. The zero value is usable.
+type Options struct {
+	// PlainHTTP asks every registry over plain HTTP unless its hosts.toml says
+	// otherwise. Loopback registries are asked so in any case, but on port 443.
+	PlainHTTP bool
+	// HostsDir holds a folder with a hosts.toml, or with certificates, per
+	// registry. Empty means DefaultHostsDir, if it is there and readable.
+	HostsDir string
+	// UserAgent is sent with every request; "peel" if empty.
+	UserAgent string
+	// Keychain gives credentials, asked anew for every token. The default
+	// reads the files of docker and podman and runs credential helpers.
+	Keychain authn.Keychain
+	Retry    Retry
+	// MaxPerHost bounds the requests under way per host, 16 if zero.
+	MaxPerHost int
+	// Log gets retries, warnings of registries and failed credential helpers.
+	Log *logrus.Entry
+}
+
+// Retry bounds an operation that makes no progress. Zero fields mean the
+// default.
+type Retry struct {
+	Attempts int           // tries, 5
+	Budget   time.Duration // waiting in all, 30 s
+	Progress time.Duration // wait for a single byte or a header before reconnecting, 20 s
+	Base     time.Duration // first back-off, 100 ms; doubles, with jitter of half
+	Max      time.Duration // longest back-off, 5 s
+}
+
+func (o Options) withDefaults() (Options, error) {
+	if o.HostsDir != "" {
+		if fi, err := os.Stat(o.HostsDir); err != nil || !fi.IsDir() {
+			return o, fmt.Errorf("%w: hosts folder %s is not a folder", ErrUsage, o.HostsDir)
+		}
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "peel"
+	}
+	if o.Keychain == nil {
+		o.Keychain = authn.DefaultKeychain
+	}
+	if o.MaxPerHost <= 0 {
+		o.MaxPerHost = 16
+	}
+	if o.Log == nil {
+		quiet := logrus.New()
+		quiet.SetOutput(io.Discard)
+		o.Log = logrus.NewEntry(quiet)
+	}
+	o.Retry = o.Retry.withDefaults()
+	return o, nil
+}
+
+func (r Retry) withDefaults() Retry {
+	if r.Attempts <= 0 {
+		r.Attempts = 5
+	}
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{
+		{&r.Budget, 30 * time.Second},
+		{&r.Progress, 20 * time.Second},
+		{&r.Base, 100 * time.Millisecond},
+		{&r.Max, 5 * time.Second},
+	} {
+		if *d.field <= 0 {
+			*d.field = d.value
+		}
+	}
+	return r
+}

@@ -1,0 +1,141 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func again(after time.Duration) error {
+	return &fault{class: ErrUnreachable, text: "h", again: true, after: after}
+}
+
+// tries counts how often an operation that always fails alike is tried, and
+// how long that takes.
+func tries(t *testing.T, r Retry, err error) (n int, d time.Duration) {
+	t.Helper()
+	p := newPace(r.withDefaults())
+	start := time.Now()
+	for {
+		n++
+		if p.pause(t.Context(), err) != nil {
+			return n, time.Since(start)
+		}
+	}
+}
+
+func TestPause(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name     string
+		retry    Retry
+		err      error
+		tries    int
+		min, max time.Duration
+	}{
+		{"default", Retry{}, again(0), 5, 750 * time.Millisecond, 2250 * time.Millisecond},
+		{"final error", Retry{}, &fault{class: ErrDenied}, 1, 0, 0},
+		{"foreign error", Retry{}, io.ErrUnexpectedEOF, 1, 0, 0},
+		{"budget", Retry{Attempts: 1000, Budget: 10 * time.Second}, again(0), 6 + 1, 4 * time.Second, 10 * time.Second},
+		{"Retry-After", Retry{}, again(7 * time.Second), 5, 28 * time.Second, 28 * time.Second},
+		{"Retry-After beyond the budget", Retry{}, again(time.Hour), 1, 0, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			n, d := tries(t, tt.retry, tt.err)
+			if (n != tt.tries && tt.name != "budget") || d < tt.min || d > tt.max {
+				t.Errorf("%s: %d tries in %v", tt.name, n, d)
+			}
+		})
+	}
+}
+
+func TestPauseProgress(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPace(Retry{Attempts: 3}.withDefaults())
+		for range 10 {
+			p.record(minProgress, 10*time.Second)
+			if err := p.pause(t.Context(), again(0)); err != nil {
+				t.Fatalf("after progress: %v", err)
+			}
+		}
+		p.record(minProgress-1, time.Second)
+		if got := p.patience(); got > 20*time.Second || got < 19*time.Second {
+			t.Errorf("patience %v", got)
+		}
+		p.record(0, 20*time.Second)
+		if got := p.patience(); got > 9*time.Second {
+			t.Errorf("patience %v, 21 s of 30 are spent", got)
+		}
+		if err := p.pause(t.Context(), again(0)); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.pause(t.Context(), again(0)); !errors.Is(err, ErrUnreachable) {
+			t.Errorf("third failure without progress: %v", err)
+		}
+	})
+}
+
+func TestPauseContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPace(Retry{}.withDefaults())
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		err := p.pause(ctx, again(20*time.Second))
+		if d := time.Since(start); d != time.Second {
+			t.Errorf("returned after %v", d)
+		}
+		if !errors.Is(err, ErrUnreachable) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("deadline: %v", err)
+		}
+		ctx, cancel = context.WithCancel(t.Context())
+		cancel()
+		if err := p.pause(ctx, again(0)); !errors.Is(err, context.Canceled) || errors.Is(err, ErrUnreachable) {
+			t.Errorf("cancelled: %v", err)
+		}
+	})
+}
+
+// pipeBody is a body fed by w.
+func pipeBody(ctx context.Context, p *pace) (*body, *io.PipeWriter) {
+	r, w := io.Pipe()
+	ctx, dog := watch(ctx, p)
+	context.AfterFunc(ctx, func() { r.CloseWithError(ctx.Err()) })
+	return &body{
+		ctx: func() error { return context.Cause(ctx) }, host: "h", rc: r, dog: dog, release: func() {},
+	}, w
+}
+
+func TestWatchdog(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, w := pipeBody(t.Context(), newPace(Retry{Progress: 5 * time.Second}.withDefaults()))
+		defer b.Close()
+		go func() {
+			w.Write([]byte("a")) //nolint:errcheck // the reader tells
+			time.Sleep(4 * time.Second)
+			w.Write([]byte("b")) //nolint:errcheck // the reader tells
+		}()
+		p := make([]byte, 1)
+		if _, err := b.Read(p); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour) // a slow consumer is not a stalled server
+		if _, err := b.Read(p); err != nil || p[0] != 'b' {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		_, err := b.Read(p)
+		if d := time.Since(start); d != 5*time.Second {
+			t.Errorf("stall noticed after %v", d)
+		}
+		if !transient(err) || !errors.Is(err, errStalled) {
+			t.Errorf("stall: %v", err)
+		}
+	})
+}

@@ -1,0 +1,148 @@
+package remote
+
+import (
+	"context"
+	"crypto/tls"
+	"maps"
+	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"net/url"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
+)
+
+// request is a GET that begins at the endpoint or at a remembered redirect.
+type request struct {
+	endpoint *endpoint
+	repo     string // whose token is needed; empty for none
+	url      *url.URL
+	header   http.Header // Accept, Range
+}
+
+// answer is what the last hop of a request said. Its body must be closed.
+type answer struct {
+	*http.Response
+	url  *url.URL // of the last hop
+	hops int      // redirects followed
+	peer netip.Addr
+}
+
+// get sends a request, follows redirects and renews the token once. Answers
+// of any status are returned; errors are of the transport or of the login.
+func (c *Client) get(ctx context.Context, r request, p *pace) (*answer, error) {
+	at, renewed, fresh := r.url, false, ""
+	for hops := 0; ; {
+		own := r.endpoint.owns(at)
+		var authorization string
+		if own && r.repo != "" {
+			if authorization = fresh; fresh == "" {
+				var err error
+				if authorization, err = c.header(ctx, r.endpoint.authority(r.repo), p); err != nil {
+					return nil, err
+				}
+			}
+		}
+		a, err := c.send(ctx, r.hop(at, authorization), p)
+		if err != nil {
+			return nil, err
+		}
+		a.hops = hops
+		switch {
+		case isRedirect(a.StatusCode):
+			if hops++; hops > maxHops {
+				err = &fault{class: ErrAnswer, text: r.endpoint.base.Host + " redirects without end"}
+			} else {
+				at, err = follow(at, a.peer, a.Header.Get("Location"))
+			}
+		case a.StatusCode == http.StatusUnauthorized && own && r.repo != "" && !renewed:
+			renewed = true
+			want := refusal{stale: authorization, challenge: auth.ParseAuthHeader(a.Header)}
+			if len(want.challenge) == 0 {
+				return a, nil
+			}
+			fresh, err = c.renew(ctx, r.endpoint.authority(r.repo), want, p)
+			if err == nil && fresh == authorization {
+				return a, nil
+			}
+		default:
+			return a, nil
+		}
+		a.Body.Close() //nolint:errcheck,gosec // nothing of it is used
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// hop is one HTTP request of a get.
+type hop struct {
+	client *http.Client
+	url    *url.URL
+	header http.Header
+}
+
+func (r request) hop(at *url.URL, authorization string) hop {
+	h := hop{client: r.endpoint.client, url: at, header: http.Header{}}
+	if r.endpoint.owns(at) {
+		maps.Copy(h.header, r.endpoint.header)
+		if authorization != "" {
+			h.header.Set("Authorization", authorization)
+		}
+	} else if r.endpoint.base.Scheme == at.Scheme {
+		// Some stores want to know who sent the reader.
+		h.header.Set("Referer", redact(r.endpoint.base))
+	}
+	maps.Copy(h.header, r.header)
+	return h
+}
+
+func (c *Client) send(ctx context.Context, h hop, p *pace) (*answer, error) {
+	release, err := c.limiter.acquire(ctx, h.url.Host)
+	if err != nil {
+		return nil, err
+	}
+	ctx, dog := watch(ctx, p)
+	a := &answer{url: h.url}
+	trace := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(i httptrace.GotConnInfo) { a.peer = peer(i) },
+	})
+	req, err := http.NewRequestWithContext(trace, http.MethodGet, h.url.String(), http.NoBody)
+	if err != nil {
+		dog.stop()
+		release()
+		return nil, &fault{class: ErrAnswer, text: "unusable address " + redact(h.url)}
+	}
+	req.Header = h.header
+	req.Header.Set("User-Agent", c.o.UserAgent)
+	dog.arm()
+	resp, err := h.client.Do(req)
+	dog.disarm(0)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		dog.stop()
+		release()
+		return nil, transportFault(h.url.Host, err)
+	}
+	c.warn(h.url.Host, resp.Header)
+	resp.Body = &body{
+		ctx:  func() error { return context.Cause(ctx) },
+		host: h.url.Host, rc: resp.Body, dog: dog, release: release,
+	}
+	a.Response = resp
+	return a, nil
+}
+
+func peer(i httptrace.GotConnInfo) netip.Addr {
+	conn := i.Conn
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
+	at, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return at.Addr()
+}

@@ -1,0 +1,83 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Stats are a client's totals since New.
+type Stats struct {
+	Requests     int64 // HTTP requests sent, redirects and tokens included
+	BytesFetched int64 // body bytes received, of all answers
+	Retries      int64
+	// The last operation that failed for good, empty if none did. Operations
+	// that their caller cancelled do not count.
+	LastError     string
+	LastErrorHost string // the registry as in a reference
+	LastErrorAt   time.Time
+}
+
+// tally collects Stats.
+type tally struct {
+	requests, bytes, retries atomic.Int64
+
+	mu   sync.Mutex // guards last
+	last struct {
+		text, host string
+		at         time.Time
+	}
+}
+
+func (t *tally) failed(host string, err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last.text, t.last.host, t.last.at = err.Error(), host, time.Now()
+}
+
+func (t *tally) stats() Stats {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return Stats{
+		Requests:      t.requests.Load(),
+		BytesFetched:  t.bytes.Load(),
+		Retries:       t.retries.Load(),
+		LastError:     t.last.text,
+		LastErrorHost: t.last.host,
+		LastErrorAt:   t.last.at,
+	}
+}
+
+// meter counts what passes through a transport.
+type meter struct {
+	next  *http.Transport
+	tally *tally
+}
+
+func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
+	m.tally.requests.Add(1)
+	resp, err := m.next.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = &meteredBody{ReadCloser: resp.Body, tally: m.tally}
+	return resp, nil
+}
+
+type meteredBody struct {
+	io.ReadCloser
+	tally *tally
+}
+
+func (b *meteredBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.tally.bytes.Add(int64(n))
+	return n, err
+}
