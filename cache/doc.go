@@ -1,0 +1,49 @@
+// Package cache keeps on disk what was fetched or computed: the bytes of
+// layers, documents (manifests, configs, indexes, trees) and what references
+// resolved to. Several processes use one folder at the same time, without a
+// daemon.
+//
+//	blobs/<alg>/<hex>/data   sparse file: the layer's address space
+//	blobs/<alg>/<hex>/have   which spans of data are there; mapped shared
+//	blobs/<alg>/<hex>/stage  the layer while it is streamed, not yet proved
+//	blobs/<alg>/<hex>/lock   held while data and have are opened or replaced
+//	image/<alg>/<hex>/manifest, image/<alg>/<hex>/config
+//	index/<alg>/<hex>, tree/<alg>/<hex>
+//	refs/<escaped reference>
+//	tmp/                     documents being written
+//
+// Life cycle: [Open] a folder; [Cache.Store] opens a layer for reading and
+// filling, [Cache.Stage] takes a layer that is streamed whole. Close both. A
+// Cache itself holds nothing open.
+//
+// Locks are flock(2) and vanish with their process. On lock: exclusive, for a
+// few system calls. On stage: exclusive while a layer is streamed; a dead
+// process's stage is used again. On have: shared while a Store is open, so that
+// an evictor sees which layers are in use. On data: shared during Put,
+// exclusive while an evictor punches holes. data and have are only ever
+// replaced by new files, hence an open Store keeps a pair that fits, even if
+// the folder is deleted.
+//
+// A span's bit is set after its bytes are written, so a killed process leaves
+// nothing wrong behind. An evictor clears bits, then raises the generation in
+// have, then punches; [Store.Read] looks at the generation before the bits and
+// after the bytes, and looks again if it changed: in this order a reader that
+// met a hole always sees the change. After a reboot, or if data is not the file
+// that have was made for, bits are hints: Has and Read deny such spans until
+// the caller has read them with [Store.Recheck], verified the bytes and called
+// [Store.Confirm], or has Put them anew. Nothing is synced to disk for the same
+// reason; documents carry digests or checksums, which their readers check.
+//
+// A have or ref file that is damaged, or of another version, counts as absent.
+// The span numbers and addresses of a layer are the caller's: if the same key
+// comes to mean another layout, other than by size and span count, formatVersion
+// must be raised.
+//
+// Errors: [ErrUnusable] for a folder that cannot be used at all, [ErrFull] when
+// the disk is full, io/fs.ErrNotExist for what is not there.
+//
+// Limits: the folder must be on a local file system, used by one running
+// kernel at a time. Windows has no shared mapping here: processes there share
+// spans when a store is opened, not while it is open, and after every opening
+// all bits are hints.
+package cache

@@ -1,0 +1,107 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// Bounds of the wait between two attempts at a lock.
+const (
+	minWait = time.Millisecond
+	maxWait = 100 * time.Millisecond
+)
+
+// acquire opens the file at path, creating it and its folder, and locks it
+// exclusively; closing the file unlocks it. It waits, until ctx is done, while
+// somebody else holds the lock. Attempts are repeated because flock(2) knows no
+// context.
+func acquire(ctx context.Context, path string) (*os.File, error) {
+	wait := minWait
+	for {
+		f, err := attempt(path)
+		if f != nil || err != nil {
+			return f, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, maxWait)
+	}
+}
+
+// attempt is one attempt at a lock; it returns nil if somebody else holds it.
+func attempt(path string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fullIfSo(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // the folder was removed after MkdirAll
+	}
+	if err != nil {
+		return nil, fullIfSo(err)
+	}
+	locked, err := tryLock(f)
+	if locked {
+		locked, err = isAt(f, path)
+	}
+	if locked && err == nil {
+		return f, nil
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
+	}
+	return nil, errors.Join(err, f.Close())
+}
+
+// isAt reports whether path still names f. A file that its last holder renamed
+// or removed is not the one that others will lock.
+func isAt(f *os.File, path string) (bool, error) {
+	have, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	want, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(have, want), err
+}
+
+// putLock keeps evictors of other processes away from data while spans are
+// put. The lock belongs to the open file, so its users within this process are
+// counted.
+type putLock struct {
+	mu   sync.Mutex // guards puts, and the lock itself
+	puts int
+}
+
+func (l *putLock) lock(data *os.File) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.puts == 0 {
+		if err := lockShared(data); err != nil {
+			return err
+		}
+	}
+	l.puts++
+	return nil
+}
+
+func (l *putLock) unlock(data *os.File) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.puts--
+	if l.puts > 0 {
+		return nil
+	}
+	return unlock(data)
+}
