@@ -47,9 +47,6 @@ func accepts(want, have ocispec.Platform) bool {
 }
 
 func readConfig(ctx context.Context, f Fetcher, ref Reference, m *ocispec.Manifest) (*Config, error) {
-	if err := checkManifest(m); err != nil {
-		return nil, about(ref, err)
-	}
 	raw := embedded(m.Config)
 	if raw == nil {
 		var err error
@@ -59,7 +56,7 @@ func readConfig(ctx context.Context, f Fetcher, ref Reference, m *ocispec.Manife
 	}
 	c, err := parseConfig(m, raw)
 	if err != nil {
-		return nil, fmt.Errorf("%s: config %s: %w", ref, m.Config.Digest, err)
+		return nil, about(ref, fmt.Errorf("config %s: %w", m.Config.Digest, err))
 	}
 	return c, nil
 }

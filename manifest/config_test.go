@@ -147,6 +147,20 @@ func TestLoadConfigPlatform(t *testing.T) {
 	}
 }
 
+// Only an index that was verified tells a platform, not the server.
+func TestLoadConfigIgnoresServersPlatform(t *testing.T) {
+	t.Parallel()
+	img, s, err := resolve(t, "linux/arm64", func(s *store) ocispec.Descriptor {
+		return on(t, "linux/arm64", s.image(t, "linux/amd64"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadConfig(t.Context(), s, img); !errors.Is(err, ErrNoPlatform) {
+		t.Error(err)
+	}
+}
+
 func TestParsePlatform(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ name, in, want string }{

@@ -81,9 +81,6 @@ func settle(said string, s shape) (string, error) {
 	if plain, _, err := mime.ParseMediaType(said); err == nil {
 		said = plain
 	}
-	if err := refuseSchema1(said); err != nil {
-		return "", err
-	}
 	if s.SchemaVersion == 1 || present(s.FSLayers) {
 		return "", errSchema1()
 	}
