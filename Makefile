@@ -78,7 +78,11 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 	@.ci/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: ## Go benchmarks: time, allocations, requests and wire bytes
+bench: deps build ## against overlayfs, as root; writes the table of docs/benchmarks.md
+	PATH="$$PATH:/usr/sbin:/sbin" PEEL_BIN=$(CURDIR)/bin/peel go test -run '^$$' -bench . -benchtime 1x -timeout 60m -v $(AS_ROOT) ./test/bench -table $(CURDIR)/docs/benchmarks.md
+
+.PHONY: bench-go
+bench-go: ## benchmarks of the packages: time, allocations, requests and wire bytes
 	go test -run '^$$' -bench . -benchmem $(UNIT)
 
 .PHONY: lint

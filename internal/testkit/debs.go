@@ -14,8 +14,22 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 )
+
+// Debs returns the package files of names, in their order. Those that this
+// machine does not have yet are downloaded.
+func Debs(t testing.TB, names ...string) []string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), buildTime)
+	defer cancel()
+	files, err := debs(ctx, filepath.Join(store(), "debs"), names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
 
 // debs downloads packages with apt-get into dir and returns their files in the
 // order of names. What lies there already is not fetched again.

@@ -92,8 +92,24 @@ func newPeel(t testing.TB, dir string, cred *syscall.Credential) *Peel {
 		}
 	}
 	p.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + p.Tmp, "PEEL_CACHE=" + p.Cache, "LC_ALL=C.UTF-8"}
+	if cred != nil {
+		p.adopt()
+	}
 	t.Cleanup(p.tidy)
 	return p
+}
+
+// adopt copies the binary to where the user may run it.
+func (p *Peel) adopt() {
+	p.t.Helper()
+	data, err := os.ReadFile(p.Bin)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.Bin = filepath.Join(p.dir, "peel-of-user")
+	if err := os.WriteFile(p.Bin, data, 0o755); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // Beside is the same binary and user with another cache and its own mount
@@ -229,6 +245,18 @@ func (p *Peel) PS() []Status {
 		p.t.Fatalf("peel ps --json: %v\n%s", err, r.Stdout)
 	}
 	return out
+}
+
+// ServerPID is the process that serves the mount on dir.
+func (p *Peel) ServerPID(dir string) int {
+	p.t.Helper()
+	for _, s := range p.PS() {
+		if s.Mountpoint == dir {
+			return s.ServerPID
+		}
+	}
+	p.t.Fatalf("peel ps does not list %s", dir)
+	return 0
 }
 
 // Logs is all that servers of the cache have logged.

@@ -5,6 +5,8 @@ package testkit
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
 	"path"
 	"slices"
 	"strings"
@@ -69,6 +71,16 @@ func (e Entry) Xattr(name, value string) Entry {
 		}
 		h.PAXRecords["SCHILY.xattr."+name] = value
 	})
+}
+
+// Noise is n bytes that do not compress, the same for the same seed.
+func Noise(seed uint64, n int) []byte {
+	b := make([]byte, n)
+	var key [32]byte
+	binary.LittleEndian.PutUint64(key[:], seed)
+	// The generator fills whatever it is given and reports no error.
+	_, _ = rand.NewChaCha8(key).Read(b)
+	return b
 }
 
 // Tar writes entries as a tar archive in PAX form, whose times are exact to
