@@ -46,15 +46,12 @@ type shape struct {
 
 // parse verifies raw against d, and reads it as what d and raw both say it is.
 func parse(d ocispec.Descriptor, raw []byte) (*document, error) {
-	if len(raw) > MaxDocument {
-		return nil, fmt.Errorf("%w: %d bytes, more than %d", ErrMalformed, len(raw), MaxDocument)
-	}
 	if err := Verify(raw, d); err != nil {
 		return nil, err
 	}
-	var s shape
-	if err := json.Unmarshal(raw, &s); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	s, err := decode(raw)
+	if err != nil {
+		return nil, err
 	}
 	mediaType, err := settle(d.MediaType, s)
 	if err != nil {
@@ -74,6 +71,27 @@ func parse(d ocispec.Descriptor, raw []byte) (*document, error) {
 		return nil, err
 	}
 	return doc, nil
+}
+
+// MediaType is what a document whose type nobody has stated says it is, be it
+// by its mediaType or by what it consists of. The caller has verified raw.
+func MediaType(raw []byte) (string, error) {
+	s, err := decode(raw)
+	if err != nil {
+		return "", err
+	}
+	return settle("", s)
+}
+
+func decode(raw []byte) (shape, error) {
+	var s shape
+	if len(raw) > MaxDocument {
+		return s, fmt.Errorf("%w: %d bytes, more than %d", ErrMalformed, len(raw), MaxDocument)
+	}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return s, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return s, nil
 }
 
 // settle returns the media type of a document that somebody calls said.
