@@ -40,7 +40,7 @@ func (t *Tree) ReadFile(ctx context.Context, data Data, row uint32, p []byte, of
 	if n.Mode&typeMask != typeFile || off < 0 {
 		return 0, fmt.Errorf("%s: offset %d: %w", t.Path(row), off, errInvalid)
 	}
-	if off >= n.Size {
+	if off >= n.Size || len(p) == 0 {
 		return 0, nil
 	}
 	p = p[:min(int64(len(p)), n.Size-off)]

@@ -75,7 +75,6 @@ func (t *Tree) check() error {
 			return fmt.Errorf("layer %d", i)
 		}
 	}
-	t.size = 0
 	c := checker{Tree: t, seen: 1}
 	for row := range t.Inodes {
 		if err := c.inode(uint32(row)); err != nil {
@@ -175,7 +174,7 @@ func (c *checker) children(row uint32) error {
 			return errors.New("name outside of the file")
 		}
 		name := c.Pool.String(e.Name)
-		if name <= last || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
+		if name <= last || name == "." || name == ".." || strings.IndexByte(name, '/') >= 0 || strings.IndexByte(name, 0) >= 0 {
 			return fmt.Errorf("name %q", name)
 		}
 		last = name

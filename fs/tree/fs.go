@@ -43,7 +43,7 @@ func (t *Tree) FS(ctx context.Context, data Data) *FS {
 // directory, and also an io.ReaderAt and io.Seeker for a regular file; of
 // other files only Stat succeeds.
 func (f *FS) Open(name string) (fs.File, error) {
-	row, err := f.row("open", name, follow{middle: true, last: true})
+	row, err := f.row("open", name, followAll)
 	if err != nil {
 		return nil, err
 	}
@@ -56,12 +56,12 @@ func (f *FS) Open(name string) (fs.File, error) {
 
 // Stat describes the named file.
 func (f *FS) Stat(name string) (fs.FileInfo, error) {
-	return f.stat("stat", name, follow{middle: true, last: true})
+	return f.stat("stat", name, followAll)
 }
 
 // Lstat is Stat that describes a symlink itself.
 func (f *FS) Lstat(name string) (fs.FileInfo, error) {
-	return f.stat("lstat", name, follow{middle: true})
+	return f.stat("lstat", name, followMiddle)
 }
 
 func (f *FS) stat(op, name string, how follow) (fs.FileInfo, error) {
@@ -74,7 +74,7 @@ func (f *FS) stat(op, name string, how follow) (fs.FileInfo, error) {
 
 // ReadLink returns the target of the named symlink as it is written.
 func (f *FS) ReadLink(name string) (string, error) {
-	row, err := f.row("readlink", name, follow{middle: true})
+	row, err := f.row("readlink", name, followMiddle)
 	if err != nil {
 		return "", err
 	}
@@ -86,7 +86,7 @@ func (f *FS) ReadLink(name string) (string, error) {
 
 // ReadDir returns the named directory's entries in byte order of name.
 func (f *FS) ReadDir(name string) ([]fs.DirEntry, error) {
-	row, err := f.row("readdir", name, follow{middle: true, last: true})
+	row, err := f.row("readdir", name, followAll)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func (f *FS) ReadDir(name string) ([]fs.DirEntry, error) {
 
 // ReadFile returns the named regular file's bytes, at most 1 GiB.
 func (f *FS) ReadFile(name string) ([]byte, error) {
-	row, err := f.row("readfile", name, follow{middle: true, last: true})
+	row, err := f.row("readfile", name, followAll)
 	if err != nil {
 		return nil, err
 	}

@@ -321,9 +321,6 @@ func (m *merger) allot(o object, parent uint32) (uint32, error) {
 	if n.Link, err = m.str(x.Pool.String(n.Link)); err != nil {
 		return 0, err
 	}
-	if n.Mode&typeMask != typeFile {
-		n.Size = int64(n.Link.Len)
-	}
 	n.Extents = flat.Range{First: uint32(len(m.out.Extents)), Count: uint32(len(extents))}
 	m.out.Extents = append(m.out.Extents, extents...)
 	n.Xattrs = flat.Range{First: uint32(len(m.out.Xattrs)), Count: uint32(len(xattrs))}

@@ -38,23 +38,29 @@ const maxLinks = 40
 // empty and "." elements are skipped, ".." leads to the parent and stays at
 // the root there.
 func (t *Tree) Walk(path string) (uint32, error) {
-	return t.walk(path, follow{})
+	return t.walk(path, followNone)
 }
 
 // Resolve returns the row of path, following symlinks within the image: an
 // absolute target starts at the image's root, and ".." never leads out of it.
 func (t *Tree) Resolve(path string) (uint32, error) {
-	return t.walk(path, follow{middle: true, last: true})
+	return t.walk(path, followAll)
 }
 
 // ResolveNoFollow is Resolve for a path whose last element may be a symlink
 // that is itself wanted, as in lstat(2). A trailing slash follows it yet.
 func (t *Tree) ResolveNoFollow(path string) (uint32, error) {
-	return t.walk(path, follow{middle: true})
+	return t.walk(path, followMiddle)
 }
 
 // follow says which symlinks of a path are followed.
-type follow struct{ middle, last bool }
+type follow int
+
+const (
+	followNone follow = iota
+	followMiddle
+	followAll
+)
 
 func (t *Tree) walk(path string, f follow) (uint32, error) {
 	row, err := t.steps(path, f)
@@ -84,7 +90,7 @@ func (t *Tree) steps(rest string, f follow) (uint32, error) {
 			return 0, ErrNotExist
 		}
 		n := &t.Inodes[next]
-		if n.Mode&typeMask == typeSymlink && (f.last && !slash || f.middle && slash) {
+		if n.Mode&typeMask == typeSymlink && (f == followAll || f == followMiddle && slash) {
 			if links++; links > maxLinks {
 				return 0, ErrLoop
 			}
