@@ -20,7 +20,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The registry of the tests never ends its event queue.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/docker/go-events.(*Broadcaster).run"))
+}
 
 // host is a server that remembers what it was asked.
 type host struct {
@@ -69,12 +72,12 @@ func (s *host) ranges() []string {
 }
 
 // blobRef names a blob of repository a/b at the registry.
-func blobRef(t *testing.T, registry string, content []byte) (reference.Named, ocispec.Descriptor) {
+func blobRef(t testing.TB, registry string, content []byte) (reference.Named, ocispec.Descriptor) {
 	t.Helper()
 	return named(t, registry+"/a/b:tag"), ocispec.Descriptor{Digest: digest.FromBytes(content), Size: int64(len(content))}
 }
 
-func named(t *testing.T, s string) reference.Named {
+func named(t testing.TB, s string) reference.Named {
 	t.Helper()
 	ref, err := reference.ParseNormalizedNamed(s)
 	if err != nil {
