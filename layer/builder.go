@@ -55,8 +55,9 @@ type Builder struct {
 	steps            int   // path components looked up
 	strings          int64 // bytes
 
-	lastDir string // the directory found last, clean; names of one directory come together
-	lastRow uint32
+	lastDir   string // the directory found last, clean; names of one directory come together
+	lastRow   uint32
+	lastAdded uint32 // row of the inode that the last Add made, or None
 }
 
 type buildInode struct {
@@ -104,6 +105,7 @@ func (b *Builder) Add(h *Header) error {
 }
 
 func (b *Builder) add(h *Header) error {
+	b.lastAdded = None
 	name, err := cleanName(h.Name)
 	if err != nil {
 		return err
@@ -179,7 +181,8 @@ func (b *Builder) addInode(dir uint32, name string, h *Header) error {
 		}
 	}
 	b.inodes = append(b.inodes, in)
-	b.put(dir, node{name: name, inode: uint32(len(b.inodes) - 1)})
+	b.lastAdded = uint32(len(b.inodes) - 1)
+	b.put(dir, node{name: name, inode: b.lastAdded})
 	return nil
 }
 

@@ -1,6 +1,8 @@
 package layer
 
 import (
+	"sync"
+
 	"github.com/peelfs/peel/internal/flat"
 )
 
@@ -19,6 +21,8 @@ type Index struct {
 	Spans   []Span   // by address, without overlap
 	Chunks  []Chunk  // by address; a span's are contiguous
 	Pool    flat.Pool
+
+	decoders sync.Pool // of *spanDecoder: idle ones, since their tables are costly to make
 }
 
 // Info is the one record that describes the layer as a whole.
