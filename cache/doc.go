@@ -6,7 +6,7 @@
 //	blobs/<alg>/<hex>/data   sparse file: the layer's address space
 //	blobs/<alg>/<hex>/have   which spans of data are there; mapped shared
 //	blobs/<alg>/<hex>/stage  the layer while it is streamed, not yet proved
-//	blobs/<alg>/<hex>/lock   held while data and have are opened or replaced
+//	blobs/<alg>/<hex>/lock, blobs/<alg>/<hex>/stage.lock
 //	image/<alg>/<hex>/manifest, image/<alg>/<hex>/config
 //	index/<alg>/<hex>, tree/<alg>/<hex>
 //	refs/<escaped reference>
@@ -17,8 +17,9 @@
 // Cache itself holds nothing open.
 //
 // Locks are flock(2) and vanish with their process. On lock: exclusive, for a
-// few system calls. On stage: exclusive while a layer is streamed; a dead
-// process's stage is used again. On have: shared while a Store is open, so that
+// few system calls, while data and have are opened or replaced. On stage.lock:
+// exclusive while a layer is streamed and its index written; what a dead process
+// left in stage is overwritten. On have: shared while a Store is open, so that
 // an evictor sees which layers are in use. On data: shared during Put,
 // exclusive while an evictor punches holes. data and have are only ever
 // replaced by new files, hence an open Store keeps a pair that fits, even if

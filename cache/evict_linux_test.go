@@ -65,7 +65,7 @@ func TestEvictorIsNeverSeen(t *testing.T) {
 		})
 	}
 	other := openStore(t, c, l)
-	for i := 0; !stop.Load() && (i < 3000 || reads.Load() < 1000); i++ {
+	for i := 0; !stop.Load() && (i < 1000 || reads.Load() < 1000); i++ {
 		if err := l.evict(other, rand.IntN(3)); err != nil {
 			t.Error(err)
 			break

@@ -62,8 +62,8 @@ func attempt(path string) (*os.File, error) {
 	return nil, errors.Join(err, f.Close())
 }
 
-// isAt reports whether path still names f. A file that its last holder renamed
-// or removed is not the one that others will lock.
+// isAt reports whether path still names f. If the folder was deleted, f is not
+// the file that others will lock.
 func isAt(f *os.File, path string) (bool, error) {
 	have, err := f.Stat()
 	if err != nil {

@@ -91,12 +91,3 @@ func replaceFile(path string, data []byte) error {
 
 // moveOpen renames f, which stays open.
 func moveOpen(f *os.File, path string) error { return os.Rename(f.Name(), path) }
-
-// discard removes f, unless its name has become another file's, and closes it.
-func discard(f *os.File) error {
-	ours, err := isAt(f, f.Name())
-	if ours {
-		err = os.Remove(f.Name())
-	}
-	return errors.Join(err, f.Close())
-}

@@ -76,11 +76,3 @@ func replaceFile(path string, data []byte) error {
 func moveOpen(f *os.File, path string) error {
 	return errors.Join(f.Close(), os.Rename(f.Name(), path))
 }
-
-// discard closes f and removes it. If another process opened it in between it
-// cannot be removed, and is that process's to remove.
-func discard(f *os.File) error {
-	err := f.Close()
-	_ = os.Remove(f.Name())
-	return err
-}

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
 
@@ -165,13 +166,30 @@ func diePart(dir string) error {
 	return unix.Kill(os.Getpid(), unix.SIGKILL)
 }
 
-func TestOneProcessStreams(t *testing.T) {
+func TestStageOfDeadProcess(t *testing.T) {
 	t.Parallel()
 	c := openCache(t)
 	var exit *exec.ExitError
 	if err := helper(t, "die", c.Dir()).Run(); !errors.As(err, &exit) || exit.Exited() {
 		t.Fatal(err)
 	}
+	g := openStage(t, c)
+	want := make([]byte, 10*holeSize)
+	if _, err := g.Write(want); err != nil {
+		t.Fatal(err)
+	}
+	l := layout{0, int64(len(want))}
+	if err := g.Commit(l.size(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if p, ok, err := l.read(openStore(t, c, l), 0, 1); !ok || err != nil || !bytes.Equal(p, want) {
+		t.Errorf("%v, %v", ok, err)
+	}
+}
+
+func TestOneProcessStreams(t *testing.T) {
+	t.Parallel()
+	c := openCache(t)
 	var streams atomic.Int32
 	var wg sync.WaitGroup
 	for range 6 {
@@ -189,8 +207,8 @@ func TestOneProcessStreams(t *testing.T) {
 	if streams.Load() != 1 {
 		t.Errorf("%d processes streamed the layer", streams.Load())
 	}
-	if left := names(t, c); len(left) != 3 {
-		t.Errorf("left: %v", left)
+	if diff := cmp.Diff([]string{"data", "have", "lock", "stage.lock"}, names(t, c)); diff != "" {
+		t.Error(diff)
 	}
 	l := processLayout()
 	if p, ok, err := l.read(openStore(t, c, l), 0, l.spans()); !ok || err != nil || !bytes.Equal(p, l.bytes(0, l.spans())) {

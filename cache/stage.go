@@ -17,12 +17,13 @@ import (
 const holeSize = 4096
 
 // Stage takes the address space of a layer while it is streamed. It is for one
-// goroutine.
+// goroutine. Until Close, no other process streams the layer.
 type Stage struct {
 	cache *Cache
 	key   digest.Digest
 	dir   string
-	f     *os.File // holds an exclusive flock; nil when committed or closed
+	lock  *os.File
+	f     *os.File // nil when committed or closed
 	n     int64    // bytes written
 }
 
@@ -33,14 +34,15 @@ func (c *Cache) Stage(ctx context.Context, key digest.Digest) (*Stage, error) {
 	if err != nil {
 		return nil, stageError(key, err)
 	}
-	f, err := acquire(ctx, filepath.Join(dir, "stage"))
+	lock, err := acquire(ctx, filepath.Join(dir, "stage.lock"))
 	if err != nil {
 		return nil, stageError(key, err)
 	}
-	if err := f.Truncate(0); err != nil {
-		return nil, stageError(key, errors.Join(err, f.Close()))
+	f, err := os.OpenFile(filepath.Join(dir, "stage"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, stageError(key, errors.Join(fullIfSo(err), lock.Close()))
 	}
-	return &Stage{cache: c, key: key, dir: dir, f: f}, nil
+	return &Stage{cache: c, key: key, dir: dir, lock: lock, f: f}, nil
 }
 
 // Write appends p. The error is ErrFull if there is no space for it.
@@ -100,7 +102,7 @@ func (g *Stage) Commit(size int64, spans int) (err error) {
 	n := bitmapWords(spans)
 	setAll(words[headerWords:headerWords+n], spans)
 	setAll(words[headerWords+n:], spans)
-	// As in Cache.Store, the lock is held for a few system calls only.
+	// As in Store, this lock is held for a few system calls only.
 	lock, err := acquire(context.Background(), filepath.Join(g.dir, "lock"))
 	if err != nil {
 		return err
@@ -114,14 +116,18 @@ func (g *Stage) Commit(size int64, spans int) (err error) {
 	return closeFile(f)
 }
 
-// Close discards what was not committed.
+// Close discards what was not committed, and lets others stream the layer.
 func (g *Stage) Close() error {
-	if g.f == nil {
+	if g.lock == nil {
 		return nil
 	}
-	f := g.f
-	g.f = nil
-	if err := discard(f); err != nil {
+	var err error
+	if g.f != nil {
+		err = errors.Join(closeFile(g.f), os.Remove(g.f.Name()))
+	}
+	err = errors.Join(err, g.lock.Close())
+	g.f, g.lock = nil, nil
+	if err != nil {
 		return stageError(g.key, err)
 	}
 	return nil

@@ -310,6 +310,28 @@ func TestStoreAfterReboot(t *testing.T) {
 	}
 }
 
+// A copy of a folder in use may hold newer bits than data.
+func TestStoreCopied(t *testing.T) {
+	t.Parallel()
+	c := openCache(t)
+	l := newLayout(10, 1000)
+	if err := l.put(openStore(t, c, l), 4); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(c.Dir())); err != nil {
+		t.Fatal(err)
+	}
+	other, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(t, other, l)
+	if s.Has(4) || s.Present() != 1 {
+		t.Errorf("trusted: %v; present: %d", s.Has(4), s.Present())
+	}
+}
+
 func TestStoreConcurrent(t *testing.T) {
 	t.Parallel()
 	c := openCache(t)

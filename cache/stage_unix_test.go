@@ -1,3 +1,5 @@
+//go:build unix
+
 package cache
 
 import (
@@ -6,11 +8,13 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
 )
 
 func openStage(t testing.TB, c *Cache) *Stage {
@@ -126,8 +130,8 @@ func TestStageDiscarded(t *testing.T) {
 	if err := g.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if left := names(t, c); len(left) != 0 {
-		t.Errorf("left: %v", left)
+	if diff := cmp.Diff([]string{"stage.lock"}, names(t, c)); diff != "" {
+		t.Error(diff)
 	}
 	if _, err := g.Write([]byte("x")); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("Write after Close: %v", err)
@@ -186,8 +190,8 @@ func TestStageCommitUnderOpenStore(t *testing.T) {
 	if p, ok, err := l.read(openStore(t, c, l), 0, 5); !ok || err != nil || !bytes.Equal(p, want) {
 		t.Errorf("new: %v, %v", ok, err)
 	}
-	if left := names(t, c); len(left) != 3 {
-		t.Errorf("left: %v", left)
+	if diff := cmp.Diff([]string{"data", "have", "lock", "stage.lock"}, names(t, c)); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -195,19 +199,21 @@ func TestStageWaits(t *testing.T) {
 	t.Parallel()
 	c := openCache(t)
 	synctest.Test(t, func(t *testing.T) {
-		g := openStage(t, c)
+		g, err := c.Stage(t.Context(), testKey())
+		if err != nil {
+			t.Fatal(err)
+		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		start := time.Now()
 		if _, err := c.Stage(ctx, testKey()); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Minute {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
-		go func() {
-			time.Sleep(time.Minute)
+		time.AfterFunc(time.Minute, func() {
 			if err := g.Close(); err != nil {
 				t.Error(err)
 			}
-		}()
+		})
 		next := openStage(t, c)
 		if waited := time.Since(start) - 2*time.Minute; waited < 0 || waited > maxWait {
 			t.Errorf("waited %v", waited)
@@ -218,5 +224,25 @@ func TestStageWaits(t *testing.T) {
 		if err := next.Commit(1, 1); err != nil {
 			t.Error(err)
 		}
+		// The index is not written yet, so others still have to wait.
+		ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := c.Stage(ctx, testKey()); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after Commit: %v", err)
+		}
 	})
+}
+
+// allocated returns how many bytes f occupies on disk.
+func allocated(t *testing.T, f *os.File) int64 {
+	t.Helper()
+	fi, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		t.Fatalf("%T", fi.Sys())
+	}
+	return st.Blocks * 512
 }
