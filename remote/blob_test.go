@@ -171,38 +171,6 @@ func TestReadRangeFarRangeIgnored(t *testing.T) {
 	wantRange(t, b, content, 0, int64(len(content)))
 }
 
-func TestReadRangeStall(t *testing.T) {
-	t.Parallel()
-	content := noise(100_000)
-	held := make(chan struct{})
-	s := newHost(t, scripted(content, func(n int, w http.ResponseWriter, r *http.Request) bool {
-		if n > 1 {
-			return false
-		}
-		if n == 1 {
-			w.Header().Set("Content-Range", "bytes 0-99998/100000")
-			w.Header().Set("Content-Length", "99999")
-			w.WriteHeader(http.StatusPartialContent)
-			w.Write(content[:40_000])             //nolint:errcheck // the client tells
-			http.NewResponseController(w).Flush() //nolint:errcheck // the client tells
-		}
-		select {
-		case <-r.Context().Done():
-		case <-held:
-		}
-		return true
-	}))
-	t.Cleanup(func() { close(held) })
-	retry := quick()
-	retry.Progress = 50 * time.Millisecond
-	c := newClient(t, Options{Retry: retry})
-	ref, d := blobRef(t, s.addr(), content)
-	wantRange(t, c.Open(ref, d), content, 0, 99_999)
-	if diff := cmp.Diff([]string{"bytes=0-99998", "bytes=0-99998", "bytes=40000-99998"}, s.ranges()); diff != "" {
-		t.Error(diff)
-	}
-}
-
 // A host that sends a byte and dies, again and again, is not alive.
 func TestReadRangeDrip(t *testing.T) {
 	t.Parallel()
