@@ -62,7 +62,7 @@ func TestReadFile(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			tr := merge(t, []layer.Header{}, []layer.Header{tc.h})
+			tr := mergeAll(t, []layer.Header{}, []layer.Header{tc.h})
 			row := tr.mustWalk("f")
 			want := make([]byte, tc.h.Size)
 			for _, e := range tr.Data(row, nil) {
@@ -90,7 +90,7 @@ func TestReadFileErrors(t *testing.T) {
 	t.Parallel()
 	h := file("f", 0, 100)
 	h.Extents = []layer.Extent{{Off: 10, Addr: 0, Len: 20}, {Off: 40, Addr: 50, Len: 20}}
-	tr := merge(t, []layer.Header{h, dir("d", 0o755)})
+	tr := mergeAll(t, []layer.Header{h, dir("d", 0o755)})
 	p := make([]byte, 100)
 	n, err := tr.ReadFile(t.Context(), broken(55), tr.mustWalk("f"), p, 0)
 	if n != 45 || !errors.Is(err, errBroken) {

@@ -32,5 +32,6 @@
 // only if the caller invented it.
 //
 // Limits: 4 194 304 names, 1 GiB of strings, 16 777 216 extents and as many
-// xattrs in an image; 40 symlinks in resolving one path.
+// xattrs in an image; 40 symlinks in resolving one path; 1 GiB for a file read
+// whole through FS.
 package tree

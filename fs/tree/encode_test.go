@@ -17,7 +17,7 @@ func everything(tb testing.TB) *Tree {
 	sparse.Extents = []layer.Extent{{Off: 10, Addr: 0, Len: 5}, {Off: 50, Addr: 5, Len: 50}}
 	capable := file("bin/ping", 200, 3)
 	capable.Xattrs = map[string]string{"security.capability": "\x01\x00", "user.a": ""}
-	return merge(tb,
+	return mergeAll(tb,
 		[]layer.Header{dir("bin", 0o755), capable, sparse, symlink("link", "bin/ping"), {Name: "dev/null", Mode: typeChar | 0o666, RdevMajor: 1, RdevMinor: 3}},
 		[]layer.Header{hardlink("bin/pong", "bin/ping"), file("a", 100, 100)})
 }

@@ -16,7 +16,7 @@ import (
 
 func TestFS(t *testing.T) {
 	t.Parallel()
-	tr := merge(t,
+	tr := mergeAll(t,
 		[]layer.Header{
 			dir("bin", 0o755), file("bin/sh", 100, 5000), hardlink("bin/bash", "bin/sh"), symlink("sh", "/bin/sh"), symlink("usr/bin", "../bin"),
 			file("etc/empty", 0, 0), dir("var/none", 0o1777),
@@ -37,7 +37,7 @@ func TestFS(t *testing.T) {
 
 func TestFSNames(t *testing.T) {
 	t.Parallel()
-	tr := merge(t, []layer.Header{file("d\xff/\xfe", 3, 4), symlink("l", "d\xff")})
+	tr := mergeAll(t, []layer.Header{file("d\xff/\xfe", 3, 4), symlink("l", "d\xff")})
 	fsys := tr.FS(t.Context(), pattern{})
 	want := []byte{patternByte(0, 3), patternByte(0, 4), patternByte(0, 5), patternByte(0, 6)}
 	for _, name := range []string{"d\xff/\xfe", "l/\xfe"} {
@@ -57,7 +57,7 @@ func TestFSInfo(t *testing.T) {
 	t.Parallel()
 	h := file("f", 0, 10)
 	h.Mode, h.MtimeSec, h.MtimeNsec, h.UID = typeFile|0o6751, -2, 5e8, 1000
-	tr := merge(t, []layer.Header{
+	tr := mergeAll(t, []layer.Header{
 		h, symlink("l", "f"), dir("t", 0o1777), {Name: "p", Mode: typeFIFO | 0o600},
 		{Name: "c", Mode: typeChar}, {Name: "b", Mode: typeBlock},
 	})
@@ -87,7 +87,7 @@ func TestFSErrors(t *testing.T) {
 	t.Parallel()
 	huge := file("huge", 0, maxReadFile+1)
 	huge.Extents = []layer.Extent{{Off: 0, Addr: 0, Len: 1}}
-	tr := merge(t, []layer.Header{file("f", 0, 10), symlink("gone", "none"), symlink("loop", "loop"), dir("d", 0o755), huge, {Name: "p", Mode: typeFIFO}})
+	tr := mergeAll(t, []layer.Header{file("f", 0, 10), symlink("gone", "none"), symlink("loop", "loop"), dir("d", 0o755), huge, {Name: "p", Mode: typeFIFO}})
 	fsys := tr.FS(t.Context(), pattern{})
 	failing := tr.FS(t.Context(), broken(4))
 	ended, cancel := context.WithCancel(t.Context())
@@ -122,7 +122,7 @@ func TestFSErrors(t *testing.T) {
 
 func TestOpenFile(t *testing.T) {
 	t.Parallel()
-	tr := merge(t, []layer.Header{file("f", 20, 10), {Name: "p", Mode: typeFIFO}, dir("d", 0o755)})
+	tr := mergeAll(t, []layer.Header{file("f", 20, 10), {Name: "p", Mode: typeFIFO}, dir("d", 0o755)})
 	fsys := tr.FS(t.Context(), pattern{})
 	opened, err := fsys.Open("f")
 	if err != nil {

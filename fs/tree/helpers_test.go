@@ -49,7 +49,7 @@ func index(headers []layer.Header) (*layer.Index, error) {
 	return b.Index(info, spans, []layer.Chunk{{Len: addrSpace}})
 }
 
-func merge(tb testing.TB, layers ...[]layer.Header) *Tree {
+func mergeAll(tb testing.TB, layers ...[]layer.Header) *Tree {
 	tb.Helper()
 	t, err := Merge(indexes(tb, layers...))
 	if err != nil {

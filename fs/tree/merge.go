@@ -11,18 +11,14 @@ import (
 	"github.com/peelfs/peel/layer"
 )
 
-// Limits of an image. An image of 200 000 files needs some 40 MB; these stop
-// what would need some GB.
-const (
-	maxNames  = 1 << 22
-	maxPieces = 1 << 24 // extents, and xattrs
-	maxPool   = 1 << 30 // bytes
-	maxPath   = 4096    // bytes of a path in a message
-)
-
 // Merge returns what the layers, bottom first, show together.
 func Merge(layers []*layer.Index) (*Tree, error) {
+	return merge(layers, defaultLimits())
+}
+
+func merge(layers []*layer.Index, most limits) (*Tree, error) {
 	m := &merger{
+		most:   most,
 		layers: layers,
 		links:  make([]map[uint32]object, len(layers)),
 		rows:   make([][]uint32, len(layers)),
@@ -33,7 +29,7 @@ func Merge(layers []*layer.Index) (*Tree, error) {
 			return nil, fmt.Errorf("layer %s: %w", x.Pool.String(x.Info.Blob), err)
 		}
 	}
-	if err := m.merge(); err != nil {
+	if err := m.run(); err != nil {
 		return nil, err
 	}
 	if err := m.out.check(); err != nil {
@@ -51,13 +47,15 @@ type ref struct{ layer, entry uint32 }
 
 // merger holds a merge under way.
 type merger struct {
+	most   limits
 	layers []*layer.Index
 	links  []map[uint32]object // by layer and entry row: what an EntryLowerLink names
 	rows   [][]uint32          // by layer and inode row of a file: row in out, or layer.None
 	out    *Tree
 	pool   flat.PoolBuilder
+	steps  int // as limits.steps counts them
 
-	// dirs are the directories of out in order of row; merge takes them one
+	// dirs are the directories of out in order of row; run takes them one
 	// after the other while it finds new ones.
 	dirs []directory
 	// parts are the objects that the directories are made of, a directory's
@@ -177,7 +175,11 @@ func (m *merger) resolve(n int, path string) (object, error) {
 	defer func(n int) { m.parts = m.parts[:n] }(len(m.parts))
 	v := m.root(n)
 	for name := range strings.SplitSeq(path, "/") {
-		v = m.lookup(m.parts[v.parts.First:][:v.parts.Count], name)
+		parts := m.parts[v.parts.First:][:v.parts.Count]
+		if m.steps += len(parts); m.steps > m.most.steps {
+			return object{}, over("steps to the targets of hard links", m.steps, m.most.steps)
+		}
+		v = m.lookup(parts, name)
 	}
 	switch {
 	case !v.found:
@@ -188,15 +190,16 @@ func (m *merger) resolve(n int, path string) (object, error) {
 	return v.object, nil
 }
 
-// merge fills out, breadth first from the root.
-func (m *merger) merge() error {
+// run fills out, breadth first from the root.
+func (m *merger) run() error {
 	total := 0
 	for i, x := range m.layers {
 		total += len(x.Inodes)
 		m.rows[i] = slices.Repeat([]uint32{layer.None}, len(x.Inodes))
 	}
-	m.out.Inodes = make([]Inode, 0, min(total, maxNames)+1)
-	m.out.Entries = make([]Entry, 0, min(total, maxNames)+1)
+	total = min(total, m.most.names) + 1
+	m.out.Inodes = make([]Inode, 0, total)
+	m.out.Entries = make([]Entry, 0, total)
 	if err := m.start(); err != nil {
 		return err
 	}
@@ -218,7 +221,6 @@ func (m *merger) merge() error {
 // start allots row 0.
 func (m *merger) start() error {
 	if len(m.layers) == 0 {
-		m.out.Layers = nil
 		m.out.Inodes = append(m.out.Inodes, Inode{Inode: layer.Inode{Mode: typeDir | 0o755, Flags: layer.Implicit}, Nlink: 2})
 		return nil
 	}
@@ -296,11 +298,11 @@ func (m *merger) add(dir uint32, name string, v view) (err error) {
 	if !v.dir {
 		n.Nlink++
 	}
-	if len(m.out.Entries) == maxNames {
-		return fmt.Errorf("%w: more than %d names", ErrMalformed, maxNames)
-	}
 	at, err := m.str(name)
 	m.out.Entries = append(m.out.Entries, Entry{Name: at, Inode: row, Type: n.Mode & typeMask})
+	if k := len(m.out.Entries); k > m.most.names {
+		return over("names", k, m.most.names)
+	}
 	return err
 }
 
@@ -310,8 +312,11 @@ func (m *merger) allot(o object, parent uint32) (uint32, error) {
 	n := Inode{Inode: x.Inodes[o.row], Layer: o.layer, Parent: parent}
 	extents := x.Extents[n.Extents.First:][:n.Extents.Count]
 	xattrs := x.Xattrs[n.Xattrs.First:][:n.Xattrs.Count]
-	if max(len(m.out.Extents)+len(extents), len(m.out.Xattrs)+len(xattrs)) > maxPieces {
-		return 0, fmt.Errorf("%w: more than %d extents or extended attributes", ErrMalformed, maxPieces)
+	if k := len(m.out.Extents) + len(extents); k > m.most.extents {
+		return 0, over("extents", k, m.most.extents)
+	}
+	if k := len(m.out.Xattrs) + len(xattrs); k > m.most.xattrs {
+		return 0, over("extended attributes", k, m.most.xattrs)
 	}
 	n.Children, n.Flags = flat.Range{}, n.Flags&layer.Implicit
 	if isDir(n.Mode) {
@@ -338,27 +343,8 @@ func (m *merger) allot(o object, parent uint32) (uint32, error) {
 
 // str copies s into the pool of out.
 func (m *merger) str(s string) (flat.Str, error) {
-	if len(m.pool.Pool())+len(s) > maxPool {
-		return flat.Str{}, fmt.Errorf("%w: more than %d bytes of names and attributes", ErrMalformed, maxPool)
+	if k := len(m.pool.Pool()) + len(s); k > m.most.strings {
+		return flat.Str{}, over("bytes of names and attributes", k, m.most.strings)
 	}
 	return m.pool.Add(s), nil
-}
-
-// entryPath returns the path of an entry in its layer, for messages.
-func entryPath(x *layer.Index, entry uint32) string {
-	dirs := make([]uint32, len(x.Entries)) // whose child an entry is
-	names := make([]uint32, len(x.Inodes)) // the last entry of an inode
-	for row, n := range x.Inodes {
-		for e := n.Children.First; e < n.Children.First+n.Children.Count; e++ {
-			dirs[e] = uint32(row)
-			if i := x.Entries[e].Inode; i != layer.None {
-				names[i] = e
-			}
-		}
-	}
-	path := x.Pool.String(x.Entries[entry].Name)
-	for dir := dirs[entry]; dir != 0 && len(path) < maxPath; dir = dirs[names[dir]] {
-		path = x.Pool.String(x.Entries[names[dir]].Name) + "/" + path
-	}
-	return path
 }

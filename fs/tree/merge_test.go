@@ -72,7 +72,7 @@ func TestMerge(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			tr := merge(t, tc.layers...)
+			tr := mergeAll(t, tc.layers...)
 			if d := cmp.Diff(tc.want, paths(tr)); d != "" {
 				t.Errorf("-want +got:\n%s", d)
 			}
@@ -107,7 +107,7 @@ func TestMergeAttributes(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			tr := merge(t, tc.layers...)
+			tr := mergeAll(t, tc.layers...)
 			row, err := tr.Walk(tc.path)
 			if err != nil {
 				t.Fatal(err)
@@ -141,7 +141,7 @@ func TestMergeHardLinks(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			tr := merge(t, tc.layers...)
+			tr := mergeAll(t, tc.layers...)
 			first, err := tr.Walk(tc.shared[0])
 			if err != nil {
 				t.Fatal(err)
@@ -187,7 +187,7 @@ func TestMergeRefuses(t *testing.T) {
 // Rows are node ids of mounts: they are part of the file format.
 func TestMergeOrder(t *testing.T) {
 	t.Parallel()
-	tr := merge(t,
+	tr := mergeAll(t,
 		[]layer.Header{file("b/z", 0, 0), file("a/y", 0, 0), file("c", 0, 0), hardlink("a/l", "c")},
 		[]layer.Header{file("b/a/deep", 0, 0), file("a/x", 0, 0)})
 	want := []string{"/", "/a", "/b", "/c", "/a/x", "/a/y", "/b/a", "/b/z", "/b/a/deep"}
@@ -197,5 +197,37 @@ func TestMergeOrder(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("rows, -want +got:\n%s", d)
+	}
+}
+
+func TestMergeLimits(t *testing.T) {
+	t.Parallel()
+	sparse := file("d/f", 0, 100)
+	sparse.Extents = []layer.Extent{{Len: 1}, {Off: 10, Len: 1}}
+	sparse.Xattrs = map[string]string{"user.a": "", "user.b": ""}
+	layers := indexes(t, []layer.Header{sparse}, []layer.Header{hardlink("l", "d/f")})
+	enough := limits{names: 3, extents: 2, xattrs: 2, strings: 100, steps: 2}
+	if _, err := merge(layers, enough); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name string
+		less func(*limits)
+		want string
+	}{
+		{"names", func(l *limits) { l.names-- }, "names: 3 exceed the limit of 2"},
+		{"extents", func(l *limits) { l.extents-- }, "extents: 2 exceed the limit of 1"},
+		{"xattrs", func(l *limits) { l.xattrs-- }, "extended attributes: 2 exceed the limit of 1"},
+		{"strings", func(l *limits) { l.strings = 5 }, "bytes of names and attributes: 7 exceed the limit of 5"},
+		{"steps", func(l *limits) { l.steps-- }, "steps to the targets of hard links: 2 exceed the limit of 1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			most := enough
+			tc.less(&most)
+			if _, err := merge(layers, most); !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v, want ErrMalformed with %q", err, tc.want)
+			}
+		})
 	}
 }

@@ -137,7 +137,7 @@ func (u *upper) clear(p string) {
 }
 
 // resolve follows the layer's own symlinks on the way to a directory, and
-// makes what is missing if create is 1.
+// makes what is missing if create.
 func (u *upper) resolve(dir string, create bool) string {
 	at := "."
 	for rest := dir; rest != "" && rest != "."; {
@@ -334,8 +334,8 @@ func checkAgainstOverlay(t *testing.T, layers [][]layer.Header) bool {
 		}
 		return false
 	}
-	if d := cmp.Diff(want.list(), list(got)); d != "" {
-		t.Fatalf("merged tree differs from the overlay (-want +got):\n%s\n%s", d, show(layers))
+	if w, g := want.list(), list(got); !slices.Equal(w, g) {
+		t.Fatalf("merged tree differs from the overlay (-want +got):\n%s\n%s", cmp.Diff(w, g), show(layers))
 	}
 	checkTree(t, got)
 	again, err := Merge(indexes)
@@ -364,8 +364,8 @@ func checkTree(t *testing.T, tr *Tree) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(list(tr), list(decoded)); d != "" || decoded.Size() != tr.Size() {
-		t.Fatalf("decoded tree differs:\n%s", d)
+	if want, got := list(tr), list(decoded); !slices.Equal(want, got) || decoded.Size() != tr.Size() {
+		t.Fatalf("decoded tree differs:\n%s", cmp.Diff(want, got))
 	}
 	for row := range tr.Inodes {
 		at, err := decoded.Walk(decoded.Path(uint32(row)))
@@ -396,13 +396,13 @@ func randomScript(seed uint64) []byte {
 func TestMergeEqualsOverlay(t *testing.T) {
 	t.Parallel()
 	accepted := 0
-	for seed := range uint64(2500) {
+	for seed := range uint64(1500) {
 		if checkAgainstOverlay(t, script(randomScript(seed))) {
 			accepted++
 		}
 	}
-	t.Logf("%d of 2500 scripts make an image", accepted)
-	if accepted < 700 {
-		t.Errorf("only %d of 2500 scripts make an image", accepted)
+	t.Logf("%d of 1500 scripts make an image", accepted)
+	if accepted < 400 {
+		t.Errorf("only %d of 1500 scripts make an image", accepted)
 	}
 }
