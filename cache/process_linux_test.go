@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func processLayout() layout { return newLayout(150, 20000) }
+func processLayout() layout { return newLayout(150, 8000) }
 
 // fillPart fills a store that others fill, too.
 func fillPart(dir string) error {
@@ -25,7 +25,7 @@ func fillPart(dir string) error {
 	if err != nil {
 		return err
 	}
-	for range 5 {
+	for range 2 {
 		if err := fill(c, processLayout(), rand.Uint64()); err != nil {
 			return err
 		}
