@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"unicode"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/peelfs/peel/manifest"
+	"github.com/peelfs/peel/remote"
+)
+
+// Exit codes. They are documented and never change.
+const (
+	exitOK = iota
+	exitFailed
+	exitUsage
+	exitNotFound
+	exitUnauthorized
+	exitVerification
+	exitNetwork
+
+	exitInterrupted = 130 // as shells count a death by SIGINT
+)
+
+// errUsage: the command line is wrong.
+var errUsage = errors.New("wrong usage")
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...)}
+}
+
+type usageError struct{ error }
+
+func (u *usageError) Unwrap() []error { return []error{u.error, errUsage} }
+
+// remedied is an error with what to do about it.
+type remedied struct {
+	error
+	remedy string
+}
+
+func (r *remedied) Unwrap() error { return r.error }
+
+func withRemedy(err error, format string, args ...any) error {
+	return &remedied{err, fmt.Sprintf(format, args...)}
+}
+
+// failure is what another process of this program ended with.
+type failure struct {
+	Message string `json:"message"`
+	Remedy  string `json:"remedy,omitempty"`
+	Code    int    `json:"code"`
+}
+
+func (f *failure) Error() string { return f.Message }
+
+// explain makes of err what is told to people and shells.
+func explain(ctx context.Context, err error) *failure {
+	var told *failure
+	if errors.As(err, &told) {
+		return told
+	}
+	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
+		return &failure{Message: "interrupted", Code: exitInterrupted}
+	}
+	f := &failure{Message: oneLine(err.Error()), Code: exitCode(err)}
+	var r *remedied
+	switch {
+	case errors.As(err, &r):
+		f.Remedy = r.remedy
+	case f.Code == exitVerification:
+		f.Remedy = "the bytes are not the ones that the image names; try again, and ask whoever runs the registry if that does not help"
+	}
+	return f
+}
+
+// exitCode maps the class of err. An error of several classes has the gravest.
+func exitCode(err error) int {
+	var network net.Error
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errUsage), errors.Is(err, manifest.ErrReference),
+		errors.Is(err, manifest.ErrPlatform), errors.Is(err, remote.ErrUsage):
+		return exitUsage
+	case errdefs.IsDataLoss(err):
+		return exitVerification
+	case errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
+		return exitUnauthorized
+	case errdefs.IsNotFound(err):
+		return exitNotFound
+	case errdefs.IsUnavailable(err), errdefs.IsDeadlineExceeded(err), errors.As(err, &network):
+		return exitNetwork
+	}
+	return exitFailed
+}
+
+// streams are where a run writes to.
+type streams struct{ out, err io.Writer }
+
+// report tells what err means and returns the exit code.
+func (s streams) report(ctx context.Context, err error) int {
+	if err == nil {
+		return exitOK
+	}
+	f := explain(ctx, err)
+	fmt.Fprintf(s.err, "peel: %s\n", f.Message)
+	if f.Remedy != "" {
+		fmt.Fprintf(s.err, "      %s\n", f.Remedy)
+	}
+	return f.Code
+}
+
+// oneLine joins the lines of joined errors and takes out what a terminal would
+// obey: messages repeat names that came from outside.
+func oneLine(s string) string {
+	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
+}

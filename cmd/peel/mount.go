@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"github.com/peelfs/peel/cache"
+	"github.com/peelfs/peel/fs"
+)
+
+type mountOptions struct {
+	*app
+	imageFlags
+	foreground bool
+	allowOther bool
+	json       bool
+	leashed    bool // this is the server that another peel mount started
+}
+
+const mountHelp = `Mount an image on an existing directory, read-only.
+
+The command returns when the mount answers; a process of its own serves it in
+the background until it is unmounted (peel umount, umount or fusermount3 -u),
+and logs below the cache folder. Ctrl-C before that undoes everything.
+
+What a tag was resolved to is used again, without asking the registry, as by
+docker run; --pull always asks. With --foreground this process serves, logs to
+standard error, and unmounts when it gets SIGINT or SIGTERM.`
+
+func (a *app) mountCommand() *cobra.Command {
+	o := &mountOptions{app: a}
+	cmd := &cobra.Command{
+		Use:   "mount [flags] IMAGE DIR",
+		Short: "Mount an image; only what is read is fetched",
+		Long:  mountHelp,
+		Example: `  peel mount alpine /mnt
+  peel mount --platform linux/arm64 ghcr.io/owner/name:tag /mnt`,
+		Args: takes(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0], args[1]) },
+	}
+	f := cmd.Flags()
+	o.imageFlags.add(f)
+	f.BoolVarP(&o.foreground, "foreground", "f", false, "serve in this process, until it is unmounted or interrupted")
+	f.BoolVar(&o.allowOther, "allow-other", false, "let other users in (needs user_allow_other in /etc/fuse.conf unless root)")
+	f.BoolVar(&o.json, "json", false, "an object for programs when the mount answers")
+	f.BoolVar(&o.leashed, "leashed", false, "serve at the end of a socket")
+	f.Lookup("leashed").Hidden = true
+	return cmd
+}
+
+// job is a mount that is to be made, everything checked that can be checked
+// without a network.
+type job struct {
+	request
+	dir      string // absolute, without symlinks
+	cacheDir string
+}
+
+func (o *mountOptions) run(ctx context.Context, ref, dir string) error {
+	j := job{}
+	var err error
+	if j.request, err = o.request(ref); err != nil {
+		return err
+	}
+	if err := j.check(o.app, dir); err != nil {
+		return err
+	}
+	switch {
+	case o.leashed:
+		return o.serveLeashed(ctx, j)
+	case o.foreground:
+		return o.serve(ctx, j, &attended{o})
+	}
+	m, err := o.background(ctx, j)
+	if err != nil {
+		return err
+	}
+	return o.tell(m)
+}
+
+// check finds out whether dir can be mounted on with the cache that is chosen.
+func (j *job) check(a *app, dir string) error {
+	if err := fs.CheckMountpoint(dir); err != nil {
+		return err
+	}
+	if err := fs.CheckFUSE(); err != nil {
+		return err
+	}
+	cacheDir, err := a.cacheDir()
+	if err != nil {
+		return err
+	}
+	c, err := cache.Open(cacheDir)
+	if err != nil {
+		return err
+	}
+	if j.cacheDir, err = realPath(c.Dir()); err != nil {
+		return err
+	}
+	if j.dir, err = realPath(dir); err != nil {
+		return err
+	}
+	if within(j.dir, j.cacheDir) || within(j.cacheDir, j.dir) {
+		return withRemedy(fmt.Errorf("mount on %s: the cache folder %s and the mount must not lie in each other: %w",
+			j.dir, j.cacheDir, errdefs.ErrFailedPrecondition), "mount elsewhere, or choose another cache folder with --cache")
+	}
+	return nil
+}
+
+func realPath(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(abs)
+}
+
+// within reports whether dir is folder or lies in it; both are clean.
+func within(dir, folder string) bool {
+	rel, err := filepath.Rel(folder, dir)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
+}
+
+// mounted is what is told of a mount that answers.
+type mounted struct {
+	fs.Record
+	Resolved time.Time `json:"resolved"` // when the registry last said what the reference means
+	Local    bool      `json:"local"`    // no registry was asked
+	Pinned   bool      `json:"pinned"`   // the reference names a digest
+}
+
+// tell says that the mount answers: to programs that ask, and to people.
+func (o *mountOptions) tell(m mounted) error {
+	if o.json {
+		return writeJSON(o.out, m)
+	}
+	if !isTerminal(o.err) {
+		return nil
+	}
+	age := ""
+	if m.Local && !m.Pinned {
+		age = fmt.Sprintf(", as resolved %s ago (--pull always asks again)", ago(m.Resolved))
+	}
+	_, err := fmt.Fprintf(o.err, "%s (%s) is mounted on %s%s\n", m.Reference, shortDigest(m.Digest), m.Mountpoint, age)
+	return err
+}
+
+// describe is the record of the mount that s is to be shown by.
+func (j *job) describe(s *session, logFile string) fs.Record {
+	return fs.Record{
+		Mountpoint: j.dir, Reference: j.ref.String(), Digest: s.image.Manifest.Desc.Digest.String(),
+		Platform: platforms.FormatAll(s.image.Config.Platform), ServerPID: pid(), Since: time.Now().UTC(), LogFile: logFile,
+	}
+}
+
+// attended reports to the people in front of a --foreground mount.
+type attended struct{ *mountOptions }
+
+func (t *attended) log() (*logrus.Entry, error) { return t.logger(t.err, logrus.WarnLevel) }
+func (t *attended) logFile() string             { return "" }
+func (t *attended) ready(m mounted) error       { return t.tell(m) }
+
+func (t *attended) watch(ctx context.Context, p *fs.Progress) (stop func()) {
+	return t.showProgress(ctx, p)
+}
+
+// errHungUp: whoever started this server has gone before the mount answered.
+var errHungUp = errors.New("peel mount went away before the mount answered")

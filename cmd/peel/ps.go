@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/peelfs/peel/fs"
+)
+
+type psOptions struct {
+	*app
+	json bool
+}
+
+func (a *app) psCommand() *cobra.Command {
+	o := &psOptions{app: a}
+	cmd := &cobra.Command{
+		Use:   "ps [flags]",
+		Short: "Show the mounts of a cache folder",
+		Args:  takes(cobra.NoArgs),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+	}
+	cmd.Flags().BoolVar(&o.json, "json", false, "an array of objects for programs")
+	return cmd
+}
+
+func (o *psOptions) run(ctx context.Context) error {
+	root, err := o.mountsDir()
+	if err != nil {
+		return err
+	}
+	mounts, err := fs.List(ctx, root)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return writeJSON(o.out, mounts)
+	}
+	return o.print(mounts)
+}
+
+func (o *psOptions) print(mounts []fs.Status) error {
+	terminal := isTerminal(o.out)
+	t := tabwriter.NewWriter(o.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "MOUNTPOINT\tIMAGE\tDIGEST\tSERVER\tMOUNTED\tREQUESTS\tFETCHED\tPRESENT")
+	for _, m := range mounts {
+		server := fmt.Sprint(m.ServerPID)
+		if m.State != "serving" {
+			server += " (" + m.State + ")"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s ago\t%d\t%s\t%s of %s\n", shown(m.Mountpoint, terminal), m.Reference,
+			shortDigest(m.Digest), server, ago(m.Since), m.Requests, humanSize(m.BytesFetched),
+			humanSize(m.BytesPresent), humanSize(m.BytesTotal))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, m := range mounts {
+		if m.LastError != "" {
+			fmt.Fprintf(o.out, "\n%s: %s\n", shown(m.Mountpoint, terminal), oneLine(m.LastError))
+		}
+		if f := m.LastFailure; f != nil {
+			fmt.Fprintf(o.out, "%s: a read of %s failed %s ago: %s\n", shown(m.Mountpoint, terminal),
+				shown(f.Path, terminal), ago(f.Time), oneLine(f.Error))
+		}
+	}
+	return nil
+}

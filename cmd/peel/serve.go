@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/peelfs/peel/fs"
+)
+
+// audience is who wants to know how a server gets on.
+type audience interface {
+	log() (*logrus.Entry, error)
+	logFile() string // "" if the log is not in a file
+	// watch shows progress until stop is called.
+	watch(ctx context.Context, p *fs.Progress) (stop func())
+	// ready tells that the mount answers. After an error it must go again.
+	ready(m mounted) error
+}
+
+func pid() int { return os.Getpid() }
+
+// serve opens the image, mounts it and serves it until it is unmounted. Before
+// the mount answers, the end of ctx undoes everything; after that, a signal
+// unmounts unless somebody still uses the mount.
+func (o *mountOptions) serve(ctx context.Context, j job, who audience) (err error) {
+	log, err := who.log()
+	if err != nil {
+		return err
+	}
+	sig := make(chan os.Signal, 1)
+	signal.Notify(sig, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(sig)
+
+	progress := &fs.Progress{}
+	stop := who.watch(ctx, progress)
+	s, err := o.open(ctx, j.request, log, progress)
+	stop()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	srv, err := fs.Mount(ctx, s.image, j.dir, fs.MountOptions{Source: j.ref.String(), AllowOther: o.allowOther, Log: log})
+	if err != nil {
+		return err
+	}
+	record := j.describe(s, who.logFile())
+	pub, err := fs.Publish(filepath.Join(j.cacheDir, "mounts"), record, func() fs.Status { return s.status(srv) })
+	if err != nil {
+		return errors.Join(err, srv.Unmount())
+	}
+	defer func() { err = errors.Join(err, pub.Close()) }()
+	_, pinned := j.ref.Digest()
+	if err := who.ready(mounted{Record: record, Resolved: s.image.Resolved, Local: s.image.Local, Pinned: pinned}); err != nil {
+		return errors.Join(err, srv.Unmount())
+	}
+	log.WithFields(logrus.Fields{"image": record.Reference, "digest": record.Digest, "on": j.dir}).Info("mounted")
+	return untilUnmounted(srv, sig, log)
+}
+
+// untilUnmounted keeps serving whoever still has files open when a signal
+// comes: going away would break them.
+func untilUnmounted(srv *fs.Server, sig <-chan os.Signal, log *logrus.Entry) error {
+	for {
+		select {
+		case <-srv.Done():
+			log.Info("unmounted")
+			return srv.Wait()
+		case s := <-sig:
+			if err := srv.Unmount(); err != nil {
+				log.WithError(err).WithField("signal", s).Error("still serving")
+			}
+		}
+	}
+}
+
+// status is what a mount's server knows of itself.
+func (s *session) status(srv *fs.Server) fs.Status {
+	wire := s.client.Stats()
+	st := fs.Status{Requests: wire.Requests, BytesFetched: wire.BytesFetched, LastFailure: srv.LastFailure()}
+	for _, l := range s.image.Layers() {
+		st.BytesTotal += l.Index().Info.AddrSize
+		st.BytesPresent += l.Present()
+	}
+	if wire.LastError != "" {
+		st.LastError = wire.LastError
+		if !strings.Contains(st.LastError, wire.LastErrorHost) {
+			st.LastError = fmt.Sprintf("%s: %s", wire.LastErrorHost, st.LastError)
+		}
+	}
+	return st
+}

@@ -1,0 +1,15 @@
+//go:build !linux
+
+package main
+
+import (
+	"context"
+
+	"github.com/peelfs/peel/fs"
+)
+
+func (o *mountOptions) background(context.Context, job) (mounted, error) {
+	return mounted{}, fs.ErrNoFUSE
+}
+
+func (o *mountOptions) serveLeashed(context.Context, job) error { return fs.ErrNoFUSE }

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/pflag"
+
+	"github.com/peelfs/peel/cache"
+	"github.com/peelfs/peel/fs"
+	"github.com/peelfs/peel/layer"
+	"github.com/peelfs/peel/manifest"
+	"github.com/peelfs/peel/remote"
+)
+
+// registries makes of a remote.Client what fs asks of registries.
+type registries struct{ *remote.Client }
+
+func (r registries) Layer(ref reference.Named, d ocispec.Descriptor) layer.Source {
+	return r.Open(ref, d)
+}
+
+// kept makes of a cache.Cache what fs asks of a cache.
+type kept struct{ *cache.Cache }
+
+func (k kept) Store(key digest.Digest, size int64, spans int) (layer.Store, error) {
+	s, err := k.Cache.Store(key, size, spans)
+	if err != nil {
+		return nil, err // and not an interface that holds a nil *cache.Store
+	}
+	return s, nil
+}
+
+func (k kept) Stage(ctx context.Context, key digest.Digest) (layer.Stage, error) {
+	g, err := k.Cache.Stage(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// imageFlags are those of every command that opens an image.
+type imageFlags struct {
+	platform string
+	pull     pullFlag
+}
+
+func (f *imageFlags) add(to *pflag.FlagSet) {
+	to.StringVar(&f.platform, "platform", "", "`os/arch[/variant]` of the image (default linux on this processor)")
+	to.Var(&f.pull, "pull", "when to ask the registry what a tag means: `missing`, always or never")
+}
+
+// pullFlag is an fs.Pull on the command line.
+type pullFlag fs.Pull
+
+var pulls = [...]string{fs.PullMissing: "missing", fs.PullAlways: "always", fs.PullNever: "never"}
+
+func (p *pullFlag) String() string { return pulls[*p] }
+func (p *pullFlag) Type() string   { return "when" }
+
+func (p *pullFlag) Set(s string) error {
+	for i, name := range pulls {
+		if s == name {
+			*p = pullFlag(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is none of missing, always, never", s)
+}
+
+// request is an image that is to be opened, all its words checked.
+type request struct {
+	ref      manifest.Reference
+	platform ocispec.Platform
+	pull     fs.Pull
+}
+
+func (f *imageFlags) request(ref string) (request, error) {
+	r := request{platform: manifest.DefaultPlatform(), pull: fs.Pull(f.pull)}
+	var err error
+	if r.ref, err = manifest.ParseReference(ref); err != nil {
+		return r, err
+	}
+	if f.platform != "" {
+		r.platform, err = manifest.ParsePlatform(f.platform)
+	}
+	return r, err
+}
+
+// session is an opened image with what it was opened by.
+type session struct {
+	image  *fs.Image
+	client *remote.Client
+	cache  *cache.Cache
+}
+
+// open opens an image. progress may be nil.
+func (a *app) open(ctx context.Context, r request, log *logrus.Entry, progress *fs.Progress) (*session, error) {
+	dir, err := a.cacheDir()
+	if err != nil {
+		return nil, err
+	}
+	s := &session{}
+	if s.cache, err = cache.Open(dir); err != nil {
+		return nil, err
+	}
+	if s.client, err = a.client(log); err != nil {
+		return nil, err
+	}
+	s.image, err = fs.Open(ctx, r.ref.String(), fs.Options{
+		Registry: registries{s.client}, Cache: kept{s.cache},
+		Platform: r.platform, Pull: r.pull, Progress: progress, Log: log,
+	})
+	if err != nil {
+		s.client.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (a *app) client(log *logrus.Entry) (*remote.Client, error) {
+	return remote.New(remote.Options{
+		PlainHTTP: a.plainHTTP, HostsDir: a.hostsDir, UserAgent: "peel/" + buildVersion().Version, Log: log,
+	})
+}
+
+func (s *session) Close() error {
+	err := s.image.Close()
+	s.client.Close()
+	return err
+}
+
+// browse opens the image for a command that looks into it, with the progress
+// shown to people who wait, and closes it after use.
+func (a *app) browse(ctx context.Context, r request, use func(*session) error) (err error) {
+	log, err := a.logger(a.err, logrus.WarnLevel)
+	if err != nil {
+		return err
+	}
+	progress := &fs.Progress{}
+	done := a.showProgress(ctx, progress)
+	s, err := a.open(ctx, r, log, progress)
+	done()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := use(s); err != nil {
+		return fmt.Errorf("%s: %w", r.ref, err)
+	}
+	return nil
+}
