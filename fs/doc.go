@@ -1,0 +1,26 @@
+// Package fs opens a container image lazily and mounts it.
+//
+// [Open] turns a reference into an [Image]: it resolves the manifest, indexes
+// the layers side by side, merges them into one table (package fs/tree) and
+// keeps every one of these products in the cache, so that opening the same
+// image again is a handful of mmap(2) calls and needs no network. Only layers
+// that have no trustworthy table of contents are read whole, once.
+//
+// [Mount] shows an image through FUSE. The file system is go-fuse's raw
+// interface on the table: node id = row number + 1, no inode objects, no file
+// handles, nothing to forget. Content never changes, so opens are answered
+// ENOSYS once and the kernel caches everything for as long as it likes. The
+// process opens /dev/fuse itself and runs its own read-answer loop (conn), so
+// that a mount's descriptor can outlive the process that serves it.
+//
+// Concurrency: Image and Server may be used by many goroutines. Close an Image
+// only after every Server on it has ended and no fs.File of it is in use,
+// since its tables are mapped files.
+//
+// Errors: registry, cache and format errors come through wrapped with the
+// layer or document they concern; a read(2) on a mount sees EIO, or EINTR if
+// its caller was interrupted, and the cause is logged and shown by Status.
+//
+// A process must never execute from, or map, a mount that it serves itself:
+// the page fault would wait for a thread that may be the one that faulted.
+package fs

@@ -1,0 +1,194 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	fuseDevice = "/dev/fuse"
+	// maxRequest is the largest read the kernel may send, bytes: 256 pages,
+	// the most that Linux allows without raising fs.fuse.max_pages_limit.
+	maxRequest = 1 << 20
+)
+
+// CheckMountpoint says whether dir can be mounted on: an existing directory
+// on which nothing is mounted.
+func CheckMountpoint(dir string) error {
+	fi, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, unix.ENOTCONN):
+		return fmt.Errorf("%s: %w: a dead FUSE mount is there; remove it with: peel umount %s", dir, ErrMountpoint, dir)
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrMountpoint, err)
+	case !fi.IsDir():
+		return fmt.Errorf("%s: %w: not a directory", dir, ErrMountpoint)
+	}
+	mounted, err := mountinfo.Mounted(dir)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrMountpoint, err)
+	}
+	if mounted {
+		return fmt.Errorf("%s: %w: something is mounted there already", dir, ErrMountpoint)
+	}
+	return nil
+}
+
+// CheckFUSE says whether this process can hope to mount.
+func CheckFUSE() error {
+	if _, err := os.Stat(fuseDevice); err != nil {
+		return fmt.Errorf("%w: %w; load the kernel module with: modprobe fuse", ErrNoFUSE, err)
+	}
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	if _, err := fusermount(); err != nil {
+		return err
+	}
+	return nil
+}
+
+// mountFUSE opens /dev/fuse and mounts it on dir. The descriptor answers for
+// the file system until it is closed or unmounted.
+func mountFUSE(dir string, o MountOptions) (fd int, err error) {
+	if os.Geteuid() == 0 {
+		fd, err = mountDirect(dir, o)
+		if !errors.Is(err, unix.EPERM) {
+			return fd, err
+		}
+	}
+	return mountHelper(dir, o)
+}
+
+// mountDirect mounts by mount(2). Devices and set-uid programs of the image
+// work, as they do in any container's root.
+func mountDirect(dir string, o MountOptions) (int, error) {
+	fd, err := unix.Open(fuseDevice, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("%w: open %s: %w", ErrNoFUSE, fuseDevice, err)
+	}
+	opts := append(o.options(),
+		"fd="+strconv.Itoa(fd), "rootmode=40000",
+		"user_id="+strconv.Itoa(os.Geteuid()), "group_id="+strconv.Itoa(os.Getegid()))
+	if err := unix.Mount(o.Source, dir, "fuse."+fsType, unix.MS_RDONLY, strings.Join(opts, ",")); err != nil {
+		return -1, errors.Join(fmt.Errorf("mount on %s: %w", dir, err), unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// mountHelper mounts through the set-uid program fusermount3, which opens the
+// device itself and passes it back over a socket.
+func mountHelper(dir string, o MountOptions) (int, error) {
+	helper, err := fusermount()
+	if err != nil {
+		return -1, err
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socketpair", err)
+	}
+	defer unix.Close(pair[0])
+	theirs := os.NewFile(uintptr(pair[1]), "fusermount")
+	defer theirs.Close()
+
+	opts := append(o.options(), "ro", "nosuid", "nodev", "subtype="+fsType, "fsname="+escapeOption(o.Source))
+	cmd := exec.Command(helper, "-o", strings.Join(opts, ","), "--", dir)
+	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
+	cmd.ExtraFiles = []*os.File{theirs}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return -1, fmt.Errorf("%w: %s: %s", ErrNoFUSE, helper, helperMessage(out, err))
+	}
+	return receiveFD(pair[0])
+}
+
+// helperMessage turns what fusermount3 printed into one line with a remedy.
+func helperMessage(out []byte, err error) string {
+	msg := strings.TrimSpace(string(out))
+	if msg == "" {
+		msg = err.Error()
+	}
+	if strings.Contains(msg, "user_allow_other") {
+		msg += "; add the line user_allow_other to /etc/fuse.conf"
+	}
+	return msg
+}
+
+// receiveFD takes the one descriptor that was sent over the socket.
+func receiveFD(sock int) (int, error) {
+	buf, oob := make([]byte, 4), make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(sock, buf, oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return -1, os.NewSyscallError("recvmsg", err)
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(msgs) != 1 {
+		return -1, fmt.Errorf("%w: fusermount3 sent no descriptor", ErrNoFUSE)
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil || len(fds) != 1 {
+		return -1, fmt.Errorf("%w: fusermount3 sent %d descriptors", ErrNoFUSE, len(fds))
+	}
+	return fds[0], nil
+}
+
+func fusermount() (string, error) {
+	for _, name := range []string{"fusermount3", "fusermount"} {
+		if p, err := exec.LookPath(name); err == nil {
+			return p, nil
+		}
+	}
+	return "", fmt.Errorf("%w: neither root nor fusermount3; install it with: apt-get install fuse3", ErrNoFUSE)
+}
+
+// options are the ones that mount(2) and fusermount3 both take.
+func (o MountOptions) options() []string {
+	opts := []string{"default_permissions", "max_read=" + strconv.Itoa(maxRequest)}
+	if o.AllowOther {
+		opts = append(opts, "allow_other")
+	}
+	return opts
+}
+
+// escapeOption protects what libfuse's option parser would split.
+func escapeOption(s string) string {
+	return strings.NewReplacer(`\`, `\\`, ",", `\,`).Replace(s)
+}
+
+// Unmount removes the mount on dir. What still has files open there is told
+// by the error (EBUSY).
+func Unmount(dir string) error {
+	err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, unix.EPERM) {
+		helper, herr := fusermount()
+		if herr != nil {
+			return herr
+		}
+		out, err := exec.Command(helper, "-u", "--", dir).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("umount %s: %s", dir, helperMessage(out, err))
+		}
+		return nil
+	}
+	return fmt.Errorf("umount %s: %w", dir, err)
+}
+
+// raiseReadAhead lets the kernel read ahead as much as one request can carry;
+// its own default is 128 KiB. Only root may; for others it is not an error.
+func raiseReadAhead(dev uint64) error {
+	path := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(dev), unix.Minor(dev))
+	err := os.WriteFile(path, []byte(strconv.Itoa(maxRequest>>10)), 0)
+	if errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.EROFS) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,248 @@
+package fs
+
+import (
+	"context"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/peelfs/peel/fs/tree"
+)
+
+// forever is how long the kernel may keep entries, attributes and the absence
+// of names, seconds. Larger values are cut to what fits its clock.
+const forever = 1 << 40
+
+// blockSize is what statfs(2) and stat(2) count in, bytes.
+const blockSize = 4096
+
+// table answers FUSE requests from a tree: node id = row + 1. The embedded
+// default answers ENOSYS to everything else, opens included, which the kernel
+// takes as leave to never ask again (Linux 3.16, opendir 5.1).
+type table struct {
+	fuse.RawFileSystem
+	tree *tree.Tree
+	data tree.Data
+	// failed is told of every read that ends in EIO.
+	failed func(row uint32, err error)
+}
+
+func newTable(t *tree.Tree, data tree.Data, failed func(uint32, error)) *table {
+	return &table{RawFileSystem: fuse.NewDefaultRawFileSystem(), tree: t, data: data, failed: failed}
+}
+
+func (t *table) String() string { return fsType }
+
+// row returns the row of a node id, which came from us by way of the kernel.
+func (t *table) row(id uint64) (uint32, bool) {
+	return uint32(id - 1), id-1 < uint64(len(t.tree.Inodes))
+}
+
+func (t *table) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	dir, ok := t.row(h.NodeId)
+	if !ok {
+		return fuse.Status(syscall.ESTALE)
+	}
+	out.EntryValid = forever
+	row, ok := t.tree.Lookup(dir, name)
+	if !ok {
+		return fuse.OK // node id 0: the kernel remembers the absence
+	}
+	t.entry(row, out)
+	return fuse.OK
+}
+
+func (t *table) entry(row uint32, out *fuse.EntryOut) {
+	out.NodeId = uint64(row) + 1
+	out.EntryValid, out.AttrValid = forever, forever
+	t.attr(row, &out.Attr)
+}
+
+func (t *table) attr(row uint32, a *fuse.Attr) {
+	n := &t.tree.Inodes[row]
+	sec, nsec := uint64(n.MtimeSec), n.MtimeNsec
+	*a = fuse.Attr{
+		Ino: uint64(row) + 1, Size: uint64(n.Size), Blocks: (uint64(n.Size) + 511) / 512, Blksize: blockSize,
+		Mode: n.Mode, Nlink: n.Nlink, Owner: fuse.Owner{Uid: n.UID, Gid: n.GID}, Rdev: rdev(n.RdevMajor, n.RdevMinor),
+		Atime: sec, Mtime: sec, Ctime: sec, Atimensec: nsec, Mtimensec: nsec, Ctimensec: nsec,
+	}
+}
+
+// rdev packs a device number as the protocol wants it: the kernel's
+// new_encode_dev, 12 bits of major and 20 of minor.
+func rdev(major, minor uint32) uint32 {
+	return minor&0xff | major<<8 | minor&^0xff<<12
+}
+
+func (t *table) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	row, ok := t.row(in.NodeId)
+	if !ok {
+		return fuse.Status(syscall.ESTALE)
+	}
+	out.AttrValid = forever
+	t.attr(row, &out.Attr)
+	return fuse.OK
+}
+
+func (t *table) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	row, ok := t.row(h.NodeId)
+	if !ok {
+		return nil, fuse.Status(syscall.ESTALE)
+	}
+	n := &t.tree.Inodes[row]
+	if n.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return nil, fuse.EINVAL
+	}
+	return []byte(t.tree.Pool.String(n.Link)), fuse.OK
+}
+
+func (t *table) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	row, ok := t.row(in.NodeId)
+	if !ok {
+		return nil, fuse.Status(syscall.ESTALE)
+	}
+	n, err := t.tree.ReadFile(requestContext{cancel}, t.data, row, buf, int64(in.Offset))
+	if err == nil {
+		return inPlace(n), fuse.OK
+	}
+	select {
+	case <-cancel:
+		return nil, fuse.EINTR
+	default:
+	}
+	t.failed(row, err)
+	return nil, fuse.EIO
+}
+
+// inPlace is the result of a read whose bytes already lie in the reply.
+type inPlace int
+
+func (n inPlace) Size() int                              { return int(n) }
+func (n inPlace) Done()                                  {}
+func (n inPlace) Readv([][]byte) (int, fuse.Status)      { return int(n), fuse.OK }
+func (n inPlace) Bytes(buf []byte) ([]byte, fuse.Status) { return buf[:n], fuse.OK }
+
+// requestContext ends when the kernel says that the asker was interrupted.
+// Unlike context.WithCancel it costs no goroutine and no lock a request.
+type requestContext struct{ cancel <-chan struct{} }
+
+func (requestContext) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (requestContext) Value(any) any               { return nil }
+func (c requestContext) Done() <-chan struct{}     { return c.cancel }
+
+func (c requestContext) Err() error {
+	select {
+	case <-c.cancel:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// Directory offsets: 0 is ".", 1 is "..", 2+i the i-th child.
+
+func (t *table) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	dir, ok := t.row(in.NodeId)
+	if !ok {
+		return fuse.Status(syscall.ESTALE)
+	}
+	for off := in.Offset; off < 2; off++ {
+		if !out.AddDirEntry(t.dots(dir, off)) {
+			return fuse.OK
+		}
+	}
+	for _, e := range t.rest(dir, in.Offset) {
+		if !out.AddDirEntry(t.dirEntry(e)) {
+			return fuse.OK
+		}
+	}
+	return fuse.OK
+}
+
+func (t *table) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	dir, ok := t.row(in.NodeId)
+	if !ok {
+		return fuse.Status(syscall.ESTALE)
+	}
+	for off := in.Offset; off < 2; off++ {
+		if out.AddDirLookupEntry(t.dots(dir, off)) == nil { // node id 0: not to be looked up
+			return fuse.OK
+		}
+	}
+	for _, e := range t.rest(dir, in.Offset) {
+		o := out.AddDirLookupEntry(t.dirEntry(e))
+		if o == nil {
+			return fuse.OK
+		}
+		t.entry(e.Inode, o)
+	}
+	return fuse.OK
+}
+
+// rest returns the children of dir from directory offset off on.
+func (t *table) rest(dir uint32, off uint64) []tree.Entry {
+	c := t.tree.Children(dir)
+	return c[min(max(off, 2)-2, uint64(len(c))):]
+}
+
+func (t *table) dots(dir uint32, off uint64) fuse.DirEntry {
+	if off == 0 {
+		return fuse.DirEntry{Name: ".", Mode: unix.S_IFDIR, Ino: uint64(dir) + 1}
+	}
+	return fuse.DirEntry{Name: "..", Mode: unix.S_IFDIR, Ino: uint64(t.tree.Inodes[dir].Parent) + 1}
+}
+
+func (t *table) dirEntry(e tree.Entry) fuse.DirEntry {
+	return fuse.DirEntry{Name: t.tree.Name(e), Mode: e.Type, Ino: uint64(e.Inode) + 1}
+}
+
+func (t *table) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
+	if !t.tree.HasXattrs() {
+		return 0, fuse.ENOSYS
+	}
+	row, ok := t.row(h.NodeId)
+	if !ok {
+		return 0, fuse.Status(syscall.ESTALE)
+	}
+	v, ok := t.tree.Xattr(row, attr)
+	if !ok {
+		return 0, fuse.ENOATTR
+	}
+	if len(v) > len(dest) {
+		return uint32(len(v)), fuse.ERANGE
+	}
+	return uint32(copy(dest, v)), fuse.OK
+}
+
+func (t *table) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	if !t.tree.HasXattrs() {
+		return 0, fuse.ENOSYS
+	}
+	row, ok := t.row(h.NodeId)
+	if !ok {
+		return 0, fuse.Status(syscall.ESTALE)
+	}
+	need := 0
+	for _, x := range t.tree.XattrsOf(row) {
+		name := t.tree.Pool.String(x.Name)
+		if need+len(name)+1 <= len(dest) {
+			dest[need+copy(dest[need:], name)] = 0
+		}
+		need += len(name) + 1
+	}
+	if need > len(dest) {
+		return uint32(need), fuse.ERANGE
+	}
+	return uint32(need), fuse.OK
+}
+
+func (t *table) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	*out = fuse.StatfsOut{
+		Bsize: blockSize, Frsize: blockSize, NameLen: 255,
+		Blocks: uint64(t.tree.Size()+blockSize-1) / blockSize,
+		Files:  uint64(len(t.tree.Inodes)),
+	}
+	return fuse.OK
+}

@@ -1,0 +1,184 @@
+package fs
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+)
+
+// Record says what is mounted where, and by whom. One file each, below the
+// cache folder, so that two cache folders never see each other's mounts.
+type Record struct {
+	Mountpoint string    `json:"mountpoint"`
+	Reference  string    `json:"reference"`
+	Digest     string    `json:"digest"` // of the platform's manifest
+	Platform   string    `json:"platform"`
+	ServerPID  int       `json:"server_pid"`
+	Since      time.Time `json:"since"`
+	LogFile    string    `json:"log_file,omitempty"`
+}
+
+// Status is a Record with what its server says now.
+type Status struct {
+	Record
+	State        string       `json:"state"`         // "serving", or "dead" if no server answers
+	Requests     int64        `json:"requests"`      // sent to registries by this server
+	BytesFetched int64        `json:"bytes_fetched"` // body bytes that came back
+	BytesPresent int64        `json:"bytes_present"` // uncompressed bytes of the image on disk
+	BytesTotal   int64        `json:"bytes_total"`   // uncompressed bytes of the image's layers
+	LastError    string       `json:"last_error,omitempty"`
+	LastFailure  *ReadFailure `json:"last_failure,omitempty"`
+}
+
+const (
+	recordFile = "record.json"
+	socketFile = "socket"
+	// statusTimeout bounds the wait for one server's status.
+	statusTimeout = 2 * time.Second
+)
+
+func recordDir(root, mountpoint string) string {
+	sum := sha256.Sum256([]byte(mountpoint))
+	return filepath.Join(root, hex.EncodeToString(sum[:8]))
+}
+
+// Publication makes a mount known to List for as long as it is open.
+type Publication struct {
+	dir  string
+	srv  *http.Server
+	done chan error
+}
+
+// Publish writes r below root and answers for its status, which is asked of
+// status at every query.
+func Publish(root string, r Record, status func() Status) (*Publication, error) {
+	dir := recordDir(root, r.Mountpoint)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	l, err := listen(dir)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		st := status()
+		st.Record, st.State = r, "serving"
+		_ = json.NewEncoder(w).Encode(st) // the asker has gone if this fails
+	})
+	p := &Publication{dir: dir, srv: &http.Server{Handler: mux, ReadHeaderTimeout: statusTimeout}, done: make(chan error, 1)}
+	go func() { p.done <- p.srv.Serve(l) }() // ends with Close
+	data, err := json.Marshal(r)
+	if err == nil {
+		err = renameio.WriteFile(filepath.Join(dir, recordFile), data, 0o600)
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// Close removes the record.
+func (p *Publication) Close() error {
+	err := p.srv.Close()
+	if serr := <-p.done; !errors.Is(serr, http.ErrServerClosed) {
+		err = errors.Join(err, serr)
+	}
+	return errors.Join(err, os.RemoveAll(p.dir))
+}
+
+// viaFolder names the socket through an open descriptor of its folder: the
+// address of a unix socket holds 107 bytes, a cache folder's path may be longer.
+func viaFolder(dir string, use func(addr string) error) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return use(fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), socketFile))
+}
+
+func listen(dir string) (l net.Listener, err error) {
+	if err := os.Remove(filepath.Join(dir, socketFile)); err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		return nil, err
+	}
+	err = viaFolder(dir, func(addr string) error {
+		l, err = net.Listen("unix", addr)
+		if ul, ok := l.(*net.UnixListener); ok {
+			ul.SetUnlinkOnClose(false) // the address means nothing later; Close removes the folder
+		}
+		return err
+	})
+	return l, err
+}
+
+// List returns the mounts recorded below root, by mount point. Records of
+// servers that ended without unmounting have State "dead".
+func List(ctx context.Context, root string) ([]Status, error) {
+	files, err := filepath.Glob(filepath.Join(root, "*", recordFile))
+	if err != nil {
+		return nil, err
+	}
+	out := []Status{}
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if errors.Is(err, iofs.ErrNotExist) {
+			continue // unmounted meanwhile
+		}
+		st := Status{State: "dead"}
+		if err == nil {
+			err = json.Unmarshal(data, &st.Record)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("mount record %s: %w", f, err)
+		}
+		if live, err := query(ctx, filepath.Dir(f)); err == nil {
+			st = live
+		} else {
+			st.LastError = fmt.Sprintf("its server (process %d) does not answer: %v", st.ServerPID, err)
+		}
+		out = append(out, st)
+	}
+	slices.SortFunc(out, func(a, b Status) int { return strings.Compare(a.Mountpoint, b.Mountpoint) })
+	return out, nil
+}
+
+func query(ctx context.Context, dir string) (st Status, err error) {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	err = viaFolder(dir, func(addr string) error {
+		tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", addr)
+		}}
+		defer tr.CloseIdleConnections()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://peel/status", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := tr.RoundTrip(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		return json.NewDecoder(resp.Body).Decode(&st)
+	})
+	return st, err
+}
+
+// Forget removes the record of a mount whose server is dead.
+func Forget(root, mountpoint string) error {
+	return os.RemoveAll(recordDir(root, mountpoint))
+}

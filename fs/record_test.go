@@ -1,0 +1,65 @@
+package fs
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestPublishedMountIsListedWithLiveNumbers(t *testing.T) {
+	t.Parallel()
+	// Longer than the 107 bytes that the address of a unix socket holds.
+	root := filepath.Join(t.TempDir(), strings.Repeat("deep/", 40))
+	rec := Record{Mountpoint: "/mnt/a", Reference: "docker.io/library/a:1", Digest: "sha256:00", ServerPID: os.Getpid(), Since: time.Unix(1700000000, 0).UTC()}
+	requests := int64(0)
+	p, err := Publish(root, rec, func() Status {
+		requests++
+		return Status{Requests: requests, BytesFetched: 7}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want := int64(1); want <= 2; want++ {
+		got, err := List(t.Context(), root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]Status{{Record: rec, State: "serving", Requests: want, BytesFetched: 7}}, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := List(t.Context(), root); err != nil || len(got) != 0 {
+		t.Errorf("after Close: %v, %v", got, err)
+	}
+}
+
+func TestDeadServerIsListedAsDead(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	p, err := Publish(root, Record{Mountpoint: "/mnt/b", ServerPID: 1}, func() Status { return Status{} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As a kill -9 leaves it: the record is there and nobody listens.
+	if err := p.srv.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-p.done
+	got, err := List(t.Context(), root)
+	if err != nil || len(got) != 1 || got[0].State != "dead" || got[0].Mountpoint != "/mnt/b" || got[0].LastError == "" {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	if err := Forget(root, "/mnt/b"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := List(t.Context(), root); err != nil || len(got) != 0 {
+		t.Errorf("after Forget: %v, %v", got, err)
+	}
+}
