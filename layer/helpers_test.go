@@ -137,7 +137,7 @@ func tarball(t testing.TB) []byte {
 	add(&tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755}, nil)
 	add(&tar.Header{Name: "d/small", Mode: 0o4644, Uid: 3000000, Gid: 7}, []byte("small"))
 	add(&tar.Header{Name: "d/empty", Mode: 0o600}, nil)
-	add(&tar.Header{Name: "d/big", Mode: 0o600}, noise(3<<20+5, 1))
+	add(&tar.Header{Name: "d/big", Mode: 0o600}, noise(1<<20+5, 1))
 	add(&tar.Header{Name: "d/text", Mode: 0o600}, bytes.Repeat([]byte("all work and no play\n"), 20000))
 	add(&tar.Header{Name: "d/block", Mode: 0o600}, noise(512, 2))
 	add(&tar.Header{Name: "d/xattr", Mode: 0o600, PAXRecords: map[string]string{"SCHILY.xattr.user.nul": "a\x00b"}}, []byte("x"))
@@ -160,4 +160,21 @@ func noise(n int, seed byte) []byte {
 		out = append(out, sum[:]...)
 	}
 	return slices.Clip(out[:n])
+}
+
+// tarOf returns a tar of one file.
+func tarOf(t testing.TB, name, data string) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	if err := w.WriteHeader(&tar.Header{Name: name, Size: int64(len(data)), Mode: 0o644}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(w, data); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
 }
