@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
@@ -59,17 +60,6 @@ func Reset(n int64) func(http.Handler) http.Handler {
 	})
 }
 
-// Stall sends n bytes of the body and then nothing until the client leaves or
-// release is closed, after which the rest follows.
-func Stall(n int64, release <-chan struct{}) func(http.Handler) http.Handler {
-	return after(n, func(l *limited) {
-		select {
-		case <-release:
-		case <-l.request.Context().Done():
-		}
-	})
-}
-
 func after(n int64, strike func(*limited)) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -108,3 +98,19 @@ func (l *limited) Flush() { _ = http.NewResponseController(l.ResponseWriter).Flu
 
 // Unwrap is for http.ResponseController.
 func (l *limited) Unwrap() http.ResponseWriter { return l.ResponseWriter }
+
+// Stalls makes the proxy send only n bytes of each body below path until
+// release is closed, and returns a function that reports whether a request has
+// come that far.
+func (p *Proxy) Stalls(path string, n int64, release <-chan struct{}) func() bool {
+	var reached atomic.Bool
+	strike := func(l *limited) {
+		reached.Store(true)
+		select {
+		case <-release:
+		case <-l.request.Context().Done():
+		}
+	}
+	p.Inject(Fault{Path: path, Do: after(n, strike)})
+	return reached.Load
+}

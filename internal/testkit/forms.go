@@ -159,6 +159,26 @@ func buildEarly(archive []byte) (Layer, error) {
 	return l, nil
 }
 
+// HostileStargz is an eStargz layer whose table of contents, before it is
+// written and given its digest, has been through change.
+func HostileStargz(archive []byte, change func(*estargz.JTOC)) (Layer, error) {
+	c := struct {
+		changingCompressor
+		*estargz.GzipDecompressor
+	}{changingCompressor{estargz.NewGzipCompressorWithLevel(gzip.BestSpeed), change}, &estargz.GzipDecompressor{}}
+	return buildStargz(archive, estargz.WithCompression(c))
+}
+
+type changingCompressor struct {
+	*estargz.GzipCompressor
+	change func(*estargz.JTOC)
+}
+
+func (c changingCompressor) WriteTOCAndFooter(w io.Writer, off int64, toc *estargz.JTOC, diff hash.Hash) (digest.Digest, error) {
+	c.change(toc)
+	return c.GzipCompressor.WriteTOCAndFooter(w, off, toc, diff)
+}
+
 // legacyCompressor ends a layer with the 47-byte footer of CRFS.
 type legacyCompressor struct{}
 

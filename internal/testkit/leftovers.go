@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,15 +82,20 @@ func (p *Peel) CheckLeftovers() {
 }
 
 // TemporaryFiles lists what lies in the run's temporary folder, and what in
-// the cache has a name that only files under way have.
+// the cache only runs under way have: files not yet renamed, layers not yet
+// proved, records of mounts.
 func (p *Peel) TemporaryFiles() []string {
 	p.t.Helper()
-	unfinished := regexp.MustCompile(`^\.|tmp|temp|partial|stage`)
 	var out []string
 	for _, root := range []string{p.Tmp, p.Cache} {
 		// What is not there, or goes meanwhile, is not left behind.
 		_ = filepath.WalkDir(root, func(name string, d os.DirEntry, err error) error {
-			if err == nil && !d.IsDir() && (root == p.Tmp || unfinished.MatchString(d.Name())) {
+			if err != nil || d.IsDir() {
+				return nil
+			}
+			rel := strings.TrimPrefix(name, root+"/")
+			if root == p.Tmp || d.Name() == "stage" || d.Name()[0] == '.' ||
+				strings.HasPrefix(rel, "tmp/") || strings.HasPrefix(rel, "mounts/") {
 				out = append(out, name)
 			}
 			return nil
