@@ -35,7 +35,7 @@ func (l layout) evict(s *Store, span int) (err error) {
 func TestEvictorIsNeverSeen(t *testing.T) {
 	t.Parallel()
 	c := openCache(t)
-	l := layout{0, 64 << 10, 128 << 10, 192 << 10}
+	l := layout{0, 512 << 10, 1 << 20, 1536 << 10}
 	want := l.bytes(0, 3)
 	s := openStore(t, c, l)
 	var stop atomic.Bool
@@ -73,4 +73,28 @@ func TestEvictorIsNeverSeen(t *testing.T) {
 	}
 	stop.Store(true)
 	wg.Wait()
+}
+
+// An evictor sees by the lock on have whether a layer is in use.
+func TestOpenStoreIsMarked(t *testing.T) {
+	t.Parallel()
+	c := openCache(t)
+	l := newLayout(2, 10)
+	s := openStore(t, c, l)
+	second := openStore(t, c, l)
+	f, err := os.Open(s.bits.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for range 2 {
+		if free, err := tryLock(f); free || err != nil {
+			t.Errorf("open store is not marked: %v", err)
+		}
+		closeStore(t, s)
+	}
+	closeStore(t, second)
+	if free, err := tryLock(f); !free || err != nil {
+		t.Errorf("closed store is marked: %v", err)
+	}
 }

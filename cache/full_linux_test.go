@@ -79,6 +79,13 @@ func nothingElseFits(c *Cache) error {
 	if _, err := c.Store(other, 1<<30, maxSpans); !errors.Is(err, ErrFull) {
 		return fmt.Errorf("Store: %w", err)
 	}
+	dir, err := c.layerDir(other)
+	if err != nil {
+		return err
+	}
+	if left, err := os.ReadDir(dir); len(left) != 1 || err != nil {
+		return fmt.Errorf("left beside the lock: %v, %w", left, err)
+	}
 	g, err := c.Stage(noContext(), other)
 	if err != nil {
 		return err

@@ -124,7 +124,7 @@ func crash(w *world, _ *Store, span int) {
 func damage(w *world, _ *Store, span int) {
 	w.close()
 	if span%2 == 0 {
-		overwrite("have", "x")(w.t, filepath.Dir(w.path("have")))
+		overwrite("have", 0, "x")(w.t, filepath.Dir(w.path("have")))
 	} else {
 		cut("have", int64(span))(w.t, filepath.Dir(w.path("have")))
 	}

@@ -37,14 +37,19 @@ func acquire(ctx context.Context, path string) (*os.File, error) {
 	}
 }
 
-// attempt is one attempt at a lock; it returns nil if somebody else holds it.
+// attempt is one attempt at a lock; it returns nil if somebody else holds it, or
+// deleted the folder just now.
 func attempt(path string) (*os.File, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	err := os.MkdirAll(filepath.Dir(path), 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, nil
+	}
+	if err != nil {
 		return nil, fullIfSo(err)
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // the folder was removed after MkdirAll
+		return nil, nil
 	}
 	if err != nil {
 		return nil, fullIfSo(err)

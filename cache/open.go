@@ -79,20 +79,25 @@ func (c *Cache) restore(dir string, size int64, spans int) error {
 
 // create makes an empty store. The caller holds the lock on dir.
 func (c *Cache) create(dir string, size int64, spans int) (err error) {
-	f, err := os.OpenFile(filepath.Join(dir, "data.new"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, "data"+newSuffix), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fullIfSo(err)
 	}
-	defer func() { err = errors.Join(err, closeFile(f)) }()
+	defer func() {
+		err = errors.Join(err, closeFile(f))
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(f.Name()))
+		}
+	}()
 	if err := f.Truncate(size); err != nil {
-		return errors.Join(fullIfSo(err), os.Remove(f.Name()))
+		return fullIfSo(err)
 	}
 	return c.publish(dir, f, size, newHave(header{spans: uint64(spans)}))
 }
 
 // publish makes f the data of the store, and words, completed, its have. The
-// caller holds the lock on dir. If it is killed on the way, have is missing and
-// the store counts as empty.
+// caller holds the lock on dir. If it is killed on the way, have speaks of
+// another file than data, and is a hint.
 func (c *Cache) publish(dir string, f *os.File, size int64, words []uint64) error {
 	fi, err := f.Stat()
 	if err != nil {
@@ -101,13 +106,26 @@ func (c *Cache) publish(dir string, f *os.File, size int64, words []uint64) erro
 	h := viewHeader(words)
 	h.size, h.boot, h.data = uint64(size), c.boot, idOf(fi)
 	path := filepath.Join(dir, "have")
-	if err := os.RemoveAll(path); err != nil {
+	if err := writeNew(path, asBytes(words)); err != nil {
 		return err
 	}
 	if err := moveOpen(f, filepath.Join(dir, "data")); err != nil {
-		return err
+		return errors.Join(err, os.Remove(path+newSuffix))
 	}
-	return replaceFile(path, asBytes(words))
+	return os.Rename(path+newSuffix, path)
+}
+
+// newSuffix marks a file that is to be renamed when it is complete.
+const newSuffix = ".new"
+
+// writeNew writes what shall become the file at path. The caller holds the lock
+// on its folder.
+func writeNew(path string, data []byte) error {
+	path += newSuffix
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		return errors.Join(fullIfSo(err), os.RemoveAll(path))
+	}
+	return nil
 }
 
 // openLocked opens the pair that restore left. The caller holds the lock on dir.

@@ -82,11 +82,10 @@ func (s *Store) writeThrough(int) error { return nil }
 // replaceFile puts data at path, at once and as a new file. The caller holds
 // the lock on the folder.
 func replaceFile(path string, data []byte) error {
-	next := path + ".new"
-	if err := os.WriteFile(next, data, 0o600); err != nil {
-		return errors.Join(fullIfSo(err), os.RemoveAll(next))
+	if err := writeNew(path, data); err != nil {
+		return err
 	}
-	return fullIfSo(os.Rename(next, path))
+	return os.Rename(path+newSuffix, path)
 }
 
 // moveOpen renames f, which stays open.

@@ -125,17 +125,19 @@ func TestStoreOpenedTwice(t *testing.T) {
 func TestStoreReplaced(t *testing.T) {
 	t.Parallel()
 	l := newLayout(10, 10000)
+	small := layout{0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100}
 	for _, tt := range []struct {
 		name   string
 		next   layout
 		damage func(t *testing.T, dir string)
 	}{
-		{"other size", layout{0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100}, nil},
+		{"other size", small, nil},
+		{"other size after a reboot", small, func(t *testing.T, dir string) { overwrite("have", 32, "another boot")(t, dir) }},
 		{"other span count", append(layout{0}, l[2:]...), nil},
 		{"have cut", l, cut("have", 100)},
 		{"have empty", l, cut("have", 0)},
-		{"have overwritten", l, overwrite("have", "not a bitmap of ours")},
-		{"have of version 0", l, overwrite("have", "peelhave\x00")},
+		{"have overwritten", l, overwrite("have", 0, "not a bitmap of ours")},
+		{"have of version 0", l, overwrite("have", 0, "peelhave\x00")},
 		{"have removed", l, remove("have")},
 		{"data removed", l, remove("data")},
 		{"data cut in the same boot", l, cut("data", 100)},
@@ -194,14 +196,14 @@ func remove(name string) func(*testing.T, string) {
 	}
 }
 
-// overwrite replaces the beginning of a file.
-func overwrite(name, with string) func(*testing.T, string) {
+// overwrite replaces bytes of a file.
+func overwrite(name string, off int64, with string) func(*testing.T, string) {
 	return func(t *testing.T, dir string) {
 		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = f.WriteAt([]byte(with), 0)
+		_, err = f.WriteAt([]byte(with), off)
 		if err := errors.Join(err, f.Close()); err != nil {
 			t.Fatal(err)
 		}
@@ -269,6 +271,7 @@ func TestStoreAfterReboot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	s.have.present[1] |= 1 << 63 // a bit that stands for no span
 	closeStore(t, s)
 	dir, err := c.layerDir(testKey())
 	if err != nil {
@@ -309,6 +312,44 @@ func TestStoreAfterReboot(t *testing.T) {
 			t.Errorf("after confirmation: %v, %v", ok, err)
 		}
 	}
+}
+
+// Where the system does not tell one boot from another, none is trusted.
+func TestStoreUnknownBoot(t *testing.T) {
+	t.Parallel()
+	c := &Cache{dir: openCache(t).dir}
+	l := newLayout(10, 1000)
+	if err := l.put(openStore(t, c, l), 4); err != nil {
+		t.Fatal(err)
+	}
+	if s := openStore(t, c, l); s.Has(4) || s.Present() != 1 {
+		t.Errorf("trusted: %v; present: %d", s.Has(4), s.Present())
+	}
+}
+
+func TestStoreCloseWaits(t *testing.T) {
+	t.Parallel()
+	l := layout{0, 1 << 20}
+	s := openStore(t, openCache(t), l)
+	if err := l.put(s, 0); err != nil {
+		t.Fatal(err)
+	}
+	var reading, done sync.WaitGroup
+	for range 4 {
+		reading.Add(1)
+		done.Go(func() {
+			_, ok, err := l.read(s, 0, 1)
+			reading.Done()
+			for ; ok; _, ok, err = l.read(s, 0, 1) {
+			}
+			if !errors.Is(err, fs.ErrClosed) {
+				t.Error(err)
+			}
+		})
+	}
+	reading.Wait()
+	closeStore(t, s)
+	done.Wait()
 }
 
 // A copy of a folder in use may hold newer bits than data.
