@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// A lock is one's own even if the folder is deleted again and again.
+// A lock is one's own even if its file is deleted again and again.
 func TestAcquireIsExclusive(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "folder", "lock")
@@ -26,7 +26,7 @@ func TestAcquireIsExclusive(t *testing.T) {
 					t.Errorf("%d hold the lock", n)
 				}
 				holders.Add(-1)
-				if err := os.RemoveAll(filepath.Dir(path)); err != nil {
+				if err := os.Remove(path); err != nil {
 					t.Error(err)
 				}
 				if err := f.Close(); err != nil {
