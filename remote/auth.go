@@ -113,13 +113,13 @@ func (c *Client) obtain(ctx context.Context, a *authority, challenges []auth.Cha
 		c.o.Log.WithError(credsErr).WithField("registry", a.endpoint.login()).Warn("credentials not readable, going on without")
 	}
 	for _, ch := range challenges {
-		switch ch.Scheme {
-		case auth.BearerAuth:
+		if ch.Scheme == auth.BearerAuth {
 			if creds.RegistryToken != "" {
 				return "Bearer " + creds.RegistryToken, 0, nil
 			}
 			return c.token(ctx, a, bearer{ch, creds}, p)
-		case auth.BasicAuth:
+		}
+		if ch.Scheme == auth.BasicAuth {
 			if creds.Username == "" || creds.Password == "" {
 				return "", 0, &fault{
 					class: ErrLogin, text: a.endpoint.base.Host + " wants a login", cause: credsErr,

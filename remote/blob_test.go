@@ -187,6 +187,36 @@ func TestReadRangeDrip(t *testing.T) {
 	}
 }
 
+// No error of a broken connection may look like the end of the range.
+func TestReadRangeNeverEOF(t *testing.T) {
+	t.Parallel()
+	content := noise(100_000)
+	s := newHost(t, scripted(content, func(n int, w http.ResponseWriter, r *http.Request) bool {
+		if n > 0 {
+			panic(http.ErrAbortHandler)
+		}
+		return dies(content, 50_000)(n, w, r)
+	}))
+	c := newClient(t, Options{})
+	ref, d := blobRef(t, s.addr(), content)
+	b := c.Open(ref, d)
+	r, err := b.ReadRange(t.Context(), 1, 99_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	n, err := io.Copy(io.Discard, r)
+	if n != 50_000 || !errors.Is(err, ErrUnreachable) || errors.Is(err, io.EOF) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if _, again := r.Read(make([]byte, 1)); again == nil || again.Error() != err.Error() {
+		t.Errorf("read after the failure: %v", again)
+	}
+	if _, err := b.ReadRange(t.Context(), 1, 5); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("open: %v", err)
+	}
+}
+
 func TestReadRangeProgressRenewsAttempts(t *testing.T) {
 	t.Parallel()
 	content := noise(1 << 20)

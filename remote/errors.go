@@ -92,7 +92,11 @@ func transient(err error) bool {
 // ended is the error of an operation whose context is done.
 func ended(ctx context.Context, last error) error {
 	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return context.Cause(ctx)
+		cause := context.Cause(ctx)
+		if errors.Is(cause, context.Canceled) {
+			return cause
+		}
+		return fmt.Errorf("%w: %w", context.Canceled, cause)
 	}
 	f := &fault{class: ErrUnreachable, text: "no answer before the deadline", cause: context.DeadlineExceeded}
 	if last != nil && !errors.Is(last, context.DeadlineExceeded) {
@@ -107,6 +111,10 @@ func transportFault(host string, err error) *fault {
 	var ue *url.Error
 	if errors.As(err, &ue) {
 		err = ue.Err
+	}
+	// io.EOF would look like the end of what is read.
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
 	}
 	f := &fault{class: ErrUnreachable, text: host, cause: err, again: true}
 	var verification *tls.CertificateVerificationError

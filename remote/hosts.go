@@ -31,6 +31,8 @@ const (
 	// if no answer comes in as long again. Else a request that the watchdog
 	// gave up would be retried on the same dead connection.
 	pingAfter = 10 * time.Second
+	// A mount is read now and then; a new connection costs two round trips.
+	idleAfter = 90 * time.Second
 )
 
 // registry is what a reference's domain stands for: the mirrors in order, then
@@ -203,6 +205,7 @@ func (c *Client) tune(r *registry, hc *http.Client) error {
 		return fmt.Errorf("transport %T", hc.Transport)
 	}
 	t.MaxIdleConns = 0
+	t.IdleConnTimeout = idleAfter
 	t.MaxIdleConnsPerHost = c.o.MaxPerHost
 	t.DisableCompression = true // ranges count the bytes on the wire
 	t.ForceAttemptHTTP2 = true

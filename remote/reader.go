@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"errors"
 	"io"
 )
 
@@ -30,14 +31,14 @@ func (p *part) Read(b []byte) (int, error) {
 	n, err := p.body.Read(b[:min(int64(len(b)), p.left)])
 	p.left -= int64(n)
 	p.got += int64(n)
-	if err == io.EOF && p.left == 0 {
+	if errors.Is(err, io.EOF) && p.left == 0 {
 		err = nil
 	}
 	return n, p.early(err)
 }
 
 func (p *part) early(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return transportFault(p.host, io.ErrUnexpectedEOF)
 	}
 	return err
@@ -86,10 +87,10 @@ func (r *rangeReader) Read(p []byte) (int, error) {
 func (r *rangeReader) proceed(err error) error {
 	got := r.cur.got
 	r.close()
-	if err == io.EOF && got < minProgress {
+	if errors.Is(err, io.EOF) && got < minProgress {
 		err = transportFault(r.cur.host, io.ErrUnexpectedEOF)
 	}
-	if err != io.EOF {
+	if !errors.Is(err, io.EOF) {
 		r.cur.lost()
 		if err := r.resume(err); err != nil {
 			return r.wrap(err)

@@ -114,7 +114,9 @@ func (c *Client) send(ctx context.Context, h hop, p *pace) (*answer, error) {
 		return nil, &fault{class: ErrAnswer, text: "unusable address " + redact(h.url)}
 	}
 	req.Header = h.header
-	req.Header.Set("User-Agent", c.o.UserAgent)
+	if req.Header.Get("User-Agent") == "" {
+		req.Header.Set("User-Agent", c.o.UserAgent)
+	}
 	dog.arm()
 	resp, err := h.client.Do(req)
 	dog.disarm(0)

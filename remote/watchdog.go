@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 )
@@ -55,7 +56,7 @@ func (b *body) Read(p []byte) (int, error) {
 	b.dog.arm()
 	n, err := b.rc.Read(p)
 	b.dog.disarm(n)
-	if err == nil || err == io.EOF {
+	if err == nil || errors.Is(err, io.EOF) {
 		return n, err
 	}
 	if cause := b.ctx(); cause != nil {
