@@ -157,7 +157,7 @@ func ping(ctx context.Context, client *remote.Client, name string) finding {
 	begin := time.Now()
 	check := "registry " + name
 	if err := client.Ping(ctx, name); err != nil {
-		return fine(check, "%v", err).fail("check the name, the network and proxies; images in the cache work without it")
+		return fine(check, "%s", strings.TrimPrefix(err.Error(), check+": ")).fail("check the name, the network and proxies; images in the cache work without it")
 	}
 	return fine(check, "answers after %d ms", time.Since(begin).Milliseconds())
 }

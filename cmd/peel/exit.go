@@ -51,6 +51,14 @@ func withRemedy(err error, format string, args ...any) error {
 	return &remedied{err, fmt.Sprintf(format, args...)}
 }
 
+// classed is an error of a class of errdefs whose text it does not repeat.
+type classed struct {
+	error
+	class error
+}
+
+func (c *classed) Unwrap() []error { return []error{c.error, c.class} }
+
 // failure is what another process of this program ended with.
 type failure struct {
 	Message string `json:"message"`
@@ -82,7 +90,8 @@ func explain(ctx context.Context, err error) *failure {
 
 // exitCode maps the class of err. An error of several classes has the gravest.
 func exitCode(err error) int {
-	var network net.Error
+	// Not net.Error: every syscall.Errno is one.
+	var network *net.OpError
 	switch {
 	case err == nil:
 		return exitOK

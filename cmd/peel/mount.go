@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -110,8 +109,8 @@ func (j *job) check(a *app, dir string) error {
 		return err
 	}
 	if within(j.dir, j.cacheDir) || within(j.cacheDir, j.dir) {
-		return withRemedy(fmt.Errorf("mount on %s: the cache folder %s and the mount must not lie in each other: %w",
-			j.dir, j.cacheDir, errdefs.ErrFailedPrecondition), "mount elsewhere, or choose another cache folder with --cache")
+		return withRemedy(fmt.Errorf("mount on %s: the cache folder %s and the mount must not lie in each other",
+			j.dir, j.cacheDir), "mount elsewhere, or choose another cache folder with --cache")
 	}
 	return nil
 }

@@ -50,6 +50,8 @@ func newRoot(s streams) *cobra.Command {
 		DisableAutoGenTag: true,
 		Args:              knownCommand,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+
+		SuggestionsMinimumDistance: 2, // as cobra has it for what it suggests itself
 	}
 	root.SetOut(s.out)
 	root.SetErr(s.err)

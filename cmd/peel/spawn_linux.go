@@ -167,19 +167,10 @@ func (o *mountOptions) serveLeashed(ctx context.Context, j job) error {
 		return usagef("--leashed is not for people: %w", err)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	l := &leash{
-		mountOptions: o, conn: conn, path: logPath(j.cacheDir, j.dir),
-		acked: make(chan struct{}), hungUp: make(chan struct{}),
-	}
+	defer cancel(nil)
+	l := newLeash(o, conn, logPath(j.cacheDir, j.dir))
 	var wg sync.WaitGroup
-	wg.Go(func() { // ends at the latest when conn is closed below
-		if n, _ := conn.Read(make([]byte, 1)); n == 1 {
-			close(l.acked)
-			return
-		}
-		cancel(errHungUp)
-		close(l.hungUp)
-	})
+	wg.Go(func() { l.listen(cancel) }) // ends at the latest when conn is closed below
 	err = o.serve(ctx, j, l)
 	if err != nil {
 		_ = l.send(message{Error: explain(ctx, err)}) // who asked may have gone
@@ -187,6 +178,21 @@ func (o *mountOptions) serveLeashed(ctx context.Context, j job) error {
 	_ = conn.Close()
 	wg.Wait()
 	return err
+}
+
+func newLeash(o *mountOptions, conn *net.UnixConn, log string) *leash {
+	return &leash{mountOptions: o, conn: conn, path: log, acked: make(chan struct{}), hungUp: make(chan struct{})}
+}
+
+// listen waits for the other end to say that the mount may stay, and cancels
+// the server's work if it goes away instead.
+func (l *leash) listen(cancel context.CancelCauseFunc) {
+	if n, _ := l.conn.Read(make([]byte, 1)); n == 1 {
+		close(l.acked)
+		return
+	}
+	cancel(errHungUp)
+	close(l.hungUp)
 }
 
 func (l *leash) send(m message) error {

@@ -127,7 +127,7 @@ func (d *drawer) draw(p place, indent string, level int) error {
 	return nil
 }
 
-// nest writes an entry with its name for a path, and its children within it.
+// nest writes an entry with its children within it.
 func (d *drawer) nest(p place, level int) error {
 	if err := d.ctx.Err(); err != nil {
 		return err
@@ -145,7 +145,7 @@ func (d *drawer) nest(p place, level int) error {
 		if i > 0 {
 			d.print(",")
 		}
-		if err := d.nest(c, level+1); err != nil {
+		if err := d.nest(place{p.join(c.path), c.row}, level+1); err != nil {
 			return err
 		}
 	}

@@ -86,8 +86,8 @@ func findMount(mounts []fs.Status, dir string) (fs.Status, error) {
 			}
 		}
 	}
-	return fs.Status{}, withRemedy(fmt.Errorf("umount %s: not a mount of this cache folder: %w", dir, errdefs.ErrNotFound),
-		"peel ps lists them; --cache or %s chooses the folder", cacheEnv)
+	err = &classed{fmt.Errorf("umount %s: not a mount of this cache folder", dir), errdefs.ErrNotFound}
+	return fs.Status{}, withRemedy(err, "peel ps lists them; --cache or %s chooses the folder", cacheEnv)
 }
 
 // remove unmounts m and waits until its server has ended.
