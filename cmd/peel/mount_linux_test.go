@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/peelfs/peel/internal/testkit"
+)
+
+// patience bounds the wait for processes to do what they should.
+const patience = 20 * time.Second
+
+// program is this test binary run as peel, so that what serves a mount is
+// another process. Tests that use it are not parallel: they share PEEL_BIN.
+func program(t *testing.T) *testkit.Peel {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PEEL_BIN", exe)
+	p := testkit.NewPeel(t)
+	p.Setenv(asProgram, "1")
+	return p
+}
+
+func TestMountTellsAndUmountWaits(t *testing.T) {
+	reg, ref := library(t)
+	p := program(t)
+	dir := p.Dir()
+	link := filepath.Join(filepath.Dir(dir), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	var m mounted
+	if r := p.Must("mount", "--json", ref, link); json.Unmarshal([]byte(r.Stdout), &m) != nil {
+		t.Fatalf("not JSON: %+v", r)
+	}
+	if m.Mountpoint != dir || m.Reference != ref || m.ServerPID == 0 || m.Digest == "" || m.Local || m.LogFile == "" {
+		t.Errorf("%+v", m)
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, "etc/motd")); err != nil || string(data) != "above\n" {
+		t.Errorf("%q %v", data, err)
+	}
+	if r := p.Run("mount", ref, dir); r.Code != 1 || !strings.Contains(r.Stderr, "mounted there already") {
+		t.Errorf("mounted twice: %+v", r)
+	}
+	p.Must("umount", link)
+	if left := p.Processes(); len(left) > 0 {
+		t.Errorf("servers after umount: %v", left)
+	}
+	reg.Stop()
+	if r := p.Must("mount", "--json", ref, dir); json.Unmarshal([]byte(r.Stdout), &m) != nil || !m.Local {
+		t.Errorf("second mount: %+v", r)
+	}
+	p.Must("umount", "--all")
+}
+
+func TestUmountOfABusyMount(t *testing.T) {
+	_, ref := library(t)
+	p := program(t)
+	dir := p.Mount(ref)
+	f, err := os.Open(filepath.Join(dir, "etc/motd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := p.Run("umount", dir); r.Code != 1 || !strings.Contains(r.Stderr, "fuser -vm "+dir) {
+		t.Errorf("umount of a busy mount: %+v", r)
+	}
+	server := p.ServerPID(dir)
+	if err := unix.Kill(server, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if !p.Until(patience, func() bool { return strings.Contains(p.Logs(), "still serving") }) {
+		t.Errorf("the server does not say that it stays:\n%s", p.Logs())
+	}
+	if err := f.Close(); err != nil || p.ServerPID(dir) != server {
+		t.Errorf("a signal ended the server of a busy mount: %v", err)
+	}
+	if err := unix.Kill(server, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if !p.Until(patience, func() bool { return len(p.Mounts()) == 0 && len(p.Processes()) == 0 }) {
+		t.Errorf("a signal does not end the mount that nobody uses: %v %v", p.Mounts(), p.Processes())
+	}
+}
+
+func TestUmountOfADeadMount(t *testing.T) {
+	_, ref := library(t)
+	p := program(t)
+	dir := p.Mount(ref)
+	if err := unix.Kill(p.ServerPID(dir), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if !p.Until(patience, func() bool { return strings.Contains(p.Must("ps").Stdout, "(dead)") }) {
+		t.Errorf("peel ps: %s", p.Must("ps").Stdout)
+	}
+	p.Must("umount", dir)
+	if got := p.PS(); len(got) != 0 {
+		t.Errorf("still listed: %+v", got)
+	}
+}
+
+// TestServerIsTiedToItsMount kills peel mount while its server waits for the
+// registry.
+func TestServerIsTiedToItsMount(t *testing.T) {
+	reg, ref := library(t)
+	proxy := testkit.NewProxy(t, reg.Host())
+	proxy.SetLink(testkit.Link{Delay: time.Second})
+	p := program(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := p.Command(ctx, "mount", strings.Replace(ref, reg.Host(), proxy.Host(), 1), p.Dir())
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if !p.Until(patience, func() bool { return len(p.Processes()) == 2 }) {
+		t.Errorf("no server: %v", p.Processes())
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("peel mount succeeded although it was killed")
+	}
+	if !p.Until(patience, func() bool { return len(p.Processes()) == 0 }) {
+		t.Errorf("the server lives on: %v", p.Processes())
+	}
+	p.CheckLeftovers()
+}
