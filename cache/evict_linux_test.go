@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,7 +36,7 @@ func (l layout) evict(s *Store, span int) (err error) {
 func TestEvictorIsNeverSeen(t *testing.T) {
 	t.Parallel()
 	c := openCache(t)
-	l := layout{0, 512 << 10, 1 << 20, 1536 << 10}
+	l := layout{0, 64 << 10, 128 << 10, 192 << 10}
 	want := l.bytes(0, 3)
 	s := openStore(t, c, l)
 	var stop atomic.Bool
@@ -73,6 +74,39 @@ func TestEvictorIsNeverSeen(t *testing.T) {
 	}
 	stop.Store(true)
 	wg.Wait()
+}
+
+// An evictor that works between the bits' check and the end of the copy is
+// played by the copied bytes: they land on the store's own generation and
+// bitmaps.
+func TestReadLooksAgain(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		checked uint64 // what the evictor leaves
+		want    bool
+	}{
+		{"the span was evicted", 0, false},
+		{"another span was evicted", 1, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			after := make([]uint64, haveWords(2))
+			viewHeader(after).generation = 1
+			after[len(after)-1] = tt.checked
+			from := unsafe.Offsetof(header{}.generation)
+			data := asBytes(after)[from:]
+			l := layout{0, int64(len(data)), int64(2 * len(data))}
+			s := openStore(t, openCache(t), l)
+			if err := s.Put(0, 0, data); err != nil {
+				t.Fatal(err)
+			}
+			ok, err := s.Read(asBytes(s.have.words)[from:], 0, 0, 1)
+			if ok != tt.want || err != nil {
+				t.Errorf("%v, %v", ok, err)
+			}
+		})
+	}
 }
 
 // An evictor sees by the lock on have whether a layer is in use.
