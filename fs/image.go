@@ -258,8 +258,13 @@ func (op *opening) merge(m *Image, indexes []*layer.Index) error {
 		op.Log.WithError(err).WithField("image", key).Info("building the tree anew")
 	}
 	op.Progress.enter("merging")
-	if m.Tree, err = tree.Merge(indexes); err != nil {
+	if t, err = tree.Merge(indexes); err != nil {
 		return fmt.Errorf("%s: %w", m.Manifest.Reference, err)
 	}
-	return op.Cache.Write("tree", key, m.Tree.Encode())
+	// The tree is served from the file, which costs no memory of ours.
+	if m.Tree, mapped, err = keep(op.Cache, "tree", key, t.Encode(), tree.Decode); err != nil {
+		return err
+	}
+	m.mappings = append(m.mappings, mapped)
+	return nil
 }

@@ -53,16 +53,40 @@ func open[T any](c Docs, kind string, key digest.Digest, decode func([]byte) (T,
 	return v, m, nil
 }
 
+// keep stores an encoded document and opens it as open does.
+func keep[T any](c Docs, kind string, key digest.Digest, data []byte, decode func([]byte) (T, error)) (T, *flat.Mapping, error) {
+	if err := c.Write(kind, key, data); err != nil {
+		var none T
+		return none, nil, err
+	}
+	return open(c, kind, key, decode)
+}
+
 // cachedIndex returns the index of layer i from the cache.
 func (op *opening) cachedIndex(m *Image, i int) (*layer.Index, error) {
 	x, mapped, err := open(op.Cache, "index", key(m.Manifest.Layers[i]), layer.Decode)
 	if err != nil {
 		return nil, err
 	}
+	op.own(m, mapped)
+	return x, nil
+}
+
+// keepIndex stores the index of layer i and returns it as the cache has it:
+// served from the file, it costs no memory of ours.
+func (op *opening) keepIndex(m *Image, i int, x *layer.Index) (*layer.Index, error) {
+	x, mapped, err := keep(op.Cache, "index", key(m.Manifest.Layers[i]), x.Encode(), layer.Decode)
+	if err != nil {
+		return nil, err
+	}
+	op.own(m, mapped)
+	return x, nil
+}
+
+func (op *opening) own(m *Image, mapped *flat.Mapping) {
 	op.mu.Lock()
 	defer op.mu.Unlock()
 	m.mappings = append(m.mappings, mapped)
-	return x, nil
 }
 
 // index returns the index of layer i: from the cache, from the layer's table
@@ -86,7 +110,7 @@ func (op *opening) index(ctx context.Context, m *Image, i int, diffID func(conte
 	if err != nil {
 		return nil, err
 	}
-	return x, op.Cache.Write("index", key(d), x.Encode())
+	return op.keepIndex(m, i, x)
 }
 
 // plain is a layer that only a streaming pass can index.
@@ -117,7 +141,7 @@ func (op *opening) stream(ctx context.Context, m *Image, i int, p plain) (x *lay
 	if err != nil {
 		return nil, err
 	}
-	return x, op.Cache.Write("index", key(d), x.Encode())
+	return op.keepIndex(m, i, x)
 }
 
 // cachedFetcher puts the cache before a registry: what has a digest and was

@@ -15,8 +15,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/google/renameio/v2"
 )
 
 // Record says what is mounted where, and by whom. One file each, below the
@@ -83,7 +81,7 @@ func Publish(root string, r Record, status func() Status) (*Publication, error) 
 	go func() { p.done <- p.srv.Serve(l) }() // ends with Close
 	data, err := json.Marshal(r)
 	if err == nil {
-		err = renameio.WriteFile(filepath.Join(dir, recordFile), data, 0o600)
+		err = writeRecord(dir, data)
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
@@ -91,9 +89,24 @@ func Publish(root string, r Record, status func() Status) (*Publication, error) 
 	return p, nil
 }
 
-// Close removes the record.
+// writeRecord makes the record appear whole: List may look at any moment.
+func writeRecord(dir string, data []byte) error {
+	next := filepath.Join(dir, recordFile+".new")
+	if err := os.WriteFile(next, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, filepath.Join(dir, recordFile))
+}
+
+// Close removes the record. It returns when nobody asks for the status any
+// more, so that what status looks at may go next.
 func (p *Publication) Close() error {
-	err := p.srv.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
+	defer cancel()
+	err := p.srv.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(err, p.srv.Close())
+	}
 	if serr := <-p.done; !errors.Is(serr, http.ErrServerClosed) {
 		err = errors.Join(err, serr)
 	}
