@@ -18,8 +18,8 @@ var (
 	errLoop         = fmt.Errorf("more than %d symlinks on the way", maxSymlinks)
 )
 
-func limit(what string, value, limit int64) error {
-	return fmt.Errorf("%s: %d exceed the limit of %d", what, value, limit)
+func limit(what string, value, most int64) error {
+	return fmt.Errorf("%s: %d exceed the limit of %d", what, value, most)
 }
 
 func clip(s string) string {

@@ -34,7 +34,7 @@ func (b *Builder) dir(name string) (uint32, error) {
 	if name == b.lastDir {
 		return b.lastRow, nil
 	}
-	w := walk{b: b, make: true}
+	w := walk{b: b, create: true}
 	row, err := w.to(name)
 	if err != nil {
 		return None, err
@@ -77,11 +77,11 @@ func (b *Builder) find(target string) (uint32, string, error) {
 // walk finds a directory component by component. Symlinks of the layer are
 // followed, never out of the root.
 type walk struct {
-	b     *Builder
-	make  bool     // create what is missing
-	path  []string // from the root to where the walk stands
-	rows  []uint32 // the directories of path; None once the walk has left what the layer holds
-	links int
+	b      *Builder
+	create bool     // make what is missing
+	path   []string // from the root to where the walk stands
+	rows   []uint32 // the directories of path; None once the walk has left what the layer holds
+	links  int
 }
 
 func (w *walk) to(name string) (uint32, error) {
@@ -135,7 +135,7 @@ func (w *walk) step(part string) (link string, err error) {
 			return in.link, w.follow(in.link)
 		}
 	}
-	if !w.make {
+	if !w.create {
 		return "", w.push(part, None)
 	}
 	if err := w.b.count(1, int64(len(part))); err != nil {

@@ -52,6 +52,7 @@ type streaming struct {
 	options      StreamOptions
 
 	free, inflated, hashed chan []byte
+	buffers                int // made so far, by inflate
 
 	format  FormatID
 	bad     error         // what is wrong with the compressed bytes, if they are the right ones
@@ -69,9 +70,6 @@ func (s *streaming) run(ctx context.Context) (*Index, error) {
 	}
 	if err := s.diffID.Validate(); s.diffID != "" && err != nil {
 		return nil, malformed("diffID %q: %w", clip(string(s.diffID)), err)
-	}
-	for range streamBuffers {
-		s.free <- make([]byte, streamSpan)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -121,10 +119,24 @@ func (s *streaming) inflate(ctx context.Context) error {
 	return closing(body, err)
 }
 
+// buffer returns a buffer that is free, or a new one while there are few.
+func (s *streaming) buffer(ctx context.Context) ([]byte, error) {
+	select {
+	case buf := <-s.free:
+		return buf, nil
+	default:
+	}
+	if s.buffers < streamBuffers {
+		s.buffers++
+		return make([]byte, streamSpan), nil
+	}
+	return receive(ctx, s.free)
+}
+
 // pump passes the decompressed bytes on, a span at a time.
 func (s *streaming) pump(ctx context.Context, in *inflater) error {
 	for {
-		buf, err := receive(ctx, s.free)
+		buf, err := s.buffer(ctx)
 		if err != nil {
 			return err
 		}

@@ -64,11 +64,12 @@ func (x *Index) validateTree() error {
 		if in.Children.First != entry || !in.Children.In(len(x.Entries)) || uint32(row) >= inode {
 			return fmt.Errorf("inode %d: children out of order", row)
 		}
-		for end := entry + in.Children.Count; entry < end; entry++ {
-			if err := x.validateEntry(entry, inode, entry > in.Children.First); err != nil {
+		for last, end := "", entry+in.Children.Count; entry < end; entry++ {
+			e := &x.Entries[entry]
+			if err := x.validateEntry(e, inode, last); err != nil {
 				return fmt.Errorf("entry %d: %w", entry, err)
 			}
-			if x.Entries[entry].Inode == inode {
+			if last = x.Pool.String(e.Name); e.Inode == inode {
 				inode++
 			}
 		}
@@ -79,9 +80,9 @@ func (x *Index) validateTree() error {
 	return nil
 }
 
-// validateEntry checks entry i where next is the first inode not yet met.
-func (x *Index) validateEntry(i, next uint32, follows bool) error {
-	e := &x.Entries[i]
+// validateEntry checks an entry where next is the first inode not yet met and
+// last the name before it in the directory.
+func (x *Index) validateEntry(e *Entry, next uint32, last string) error {
 	if !x.Pool.Holds(e.Name) || !x.Pool.Holds(e.Link) {
 		return errors.New("a string lies outside the pool")
 	}
@@ -89,7 +90,7 @@ func (x *Index) validateEntry(i, next uint32, follows bool) error {
 	if !isName(name) {
 		return fmt.Errorf("name %q", clip(name))
 	}
-	if follows && x.Pool.String(x.Entries[i-1].Name) >= name {
+	if name <= last {
 		return fmt.Errorf("name %q out of order", name)
 	}
 	switch {

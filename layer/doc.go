@@ -1,0 +1,59 @@
+// Package layer makes one layer of an image readable at random.
+//
+// # Life cycle
+//
+// An [Index] says what paths a layer has and which spans of its blob hold their
+// data. [ReadIndex] makes one from the table of contents of an eStargz or
+// zstd:chunked layer; any other layer is indexed by [Stream], in one pass that
+// also fills the layer's [Store]. An index is stored with Encode and used
+// again with [Decode], which maps it and checks it, and parses nothing. [New]
+// joins an index with a [Source] and a [Store] to a [Layer], whose ReadAt is
+// the only way to file data: what is not in the store is planned, fetched,
+// decoded, verified, stored and returned. Close ends what is under way.
+//
+// # Addresses
+//
+// The uncompressed bytes of a layer laid end to end are its address space; for
+// a streamed layer that is its tar. Files are runs of addresses, spans tile the
+// space, and each consists of chunks that have a digest. Spans are numbered in
+// the order of the blob, so that neighbours in one are neighbours in the other.
+//
+// # Rules of a layer
+//
+// Names are cleaned, and refused if they leave the root. The last of several
+// entries of one name wins; directories merge. Missing parents are made, and
+// marked, since a lower layer's attributes win over made-up ones. A parent that
+// is a symlink of the same layer is followed within the root, as extractors do;
+// any other that is no directory is replaced. Whiteouts act on lower layers
+// only, whatever their place in the tar. A hard link shares the inode that its
+// target has at that point; a target that comes later is found at the end, and
+// one that never comes is left to the layers below. This is what umoci and
+// containerd leave on disk.
+//
+// # Trust
+//
+// A table of contents is believed once the digest in the manifest matches it,
+// and is then a claim of whoever built the image; a streamed layer is proved by
+// the digests of blob and tar. No byte reaches a reader or a store before the
+// digest of its chunk has matched.
+//
+// # Concurrency
+//
+// An Index is immutable and its methods may be called concurrently, as may
+// those of a Layer. A Builder belongs to one goroutine. Stream runs three
+// goroutines and waits for all of them.
+//
+// # Errors
+//
+// [ErrVerify]: bytes have another digest than they should. [ErrMalformed]: the
+// right bytes break their format or a limit. [ErrPlain]: there is no table of
+// contents, in which case Stream is the way. All others are the context's, the
+// source's or the store's own. Messages begin with the layer's digest.
+//
+// # Limits
+//
+// Everything in a layer is bounded; the table is in limits.go. The most telling
+// ones: a million entries, paths of 4096 bytes, spans of 128 MiB, tables of
+// contents of 150 MiB, an address space of 1 TiB, and 2000 decompressed bytes
+// for each compressed one after the first 64 MiB.
+package layer
