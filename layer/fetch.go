@@ -26,14 +26,13 @@ type deliver func(span int, data []byte, err error)
 // fetch is the flight.Work of a layer: it delivers the claimed spans from the
 // store or else from the blob, and stores what it has fetched.
 func (l *Layer) fetch(ctx context.Context, claimed []int, done func(int, []byte, error)) {
-	missing := l.deliverKept(claimed, done)
-	if len(missing) == 0 {
-		return
-	}
 	if !l.x.seekable() {
-		l.restream(ctx, missing, done)
+		if missing := l.deliverKept(claimed, l.readWhole, done); len(missing) > 0 {
+			l.restream(ctx, missing, done)
+		}
 		return
 	}
+	missing := l.deliverKept(claimed, l.readKept, done)
 	var g errgroup.Group
 	g.SetLimit(maxRequests)
 	for _, r := range plan(l.x.Spans, missing, planLimits{gap: planGap, run: planRun}) {
@@ -50,9 +49,9 @@ func (l *Layer) fetch(ctx context.Context, claimed []int, done func(int, []byte,
 
 func spanError(span int, err error) error { return fmt.Errorf("span %d: %w", span, err) }
 
-// deliverKept delivers the spans that the store turns out to have, be it that
-// another flight ended just now, and returns the others.
-func (l *Layer) deliverKept(claimed []int, done deliver) []int {
+// deliverKept delivers the spans that read finds, be it that another flight
+// ended just now, and returns the others.
+func (l *Layer) deliverKept(claimed []int, read func(int, []byte) bool, done deliver) []int {
 	var missing []int
 	var p []byte
 	for _, i := range claimed {
@@ -61,7 +60,7 @@ func (l *Layer) deliverKept(claimed []int, done deliver) []int {
 			p = make([]byte, sp.Len)
 		}
 		p = p[:sp.Len]
-		if !l.readKept(i, p) {
+		if !read(i, p) {
 			missing = append(missing, i)
 			continue
 		}
@@ -71,18 +70,22 @@ func (l *Layer) deliverKept(claimed []int, done deliver) []int {
 	return missing
 }
 
+// readWhole fills p with span i if the store has it.
+func (l *Layer) readWhole(i int, p []byte) bool {
+	return l.store.Has(i) && l.readStored(p, l.x.Spans[i].Addr, i, 1)
+}
+
 // readKept fills p with span i if the store has it, be it from before the
 // last boot.
 func (l *Layer) readKept(i int, p []byte) bool {
-	addr := l.x.Spans[i].Addr
-	if l.store.Has(i) && l.readStored(p, addr, i, 1) {
+	if l.readWhole(i, p) {
 		return true
 	}
 	r, ok := l.store.(Rechecker)
 	if !ok {
 		return false
 	}
-	if ok, err := r.Recheck(i, addr, p); err != nil || !ok {
+	if ok, err := r.Recheck(i, l.x.Spans[i].Addr, p); err != nil || !ok {
 		return false
 	}
 	if err := l.x.verifySpan(i, p); err != nil {

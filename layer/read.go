@@ -154,16 +154,19 @@ func (l *Layer) readCold(ctx context.Context, p []byte, addr int64, ahead []int)
 			want = append(want, i)
 		}
 	}
+	take := func(i int, data []byte) {
+		at := l.x.Spans[i].Addr
+		copy(p[max(at-addr, 0):], data[max(addr-at, 0):])
+	}
 	if !l.x.seekable() {
+		// The pass over the blob fills all that is missing, so it is worth
+		// looking first whether it can be avoided.
+		if want = l.deliverKept(want, l.readKept, func(i int, data []byte, _ error) { take(i, data) }); len(want) == 0 {
+			return nil
+		}
 		ahead = l.missing(0, len(l.x.Spans))
 	}
-	return l.flights.Do(ctx, flight.Request[int, []byte]{
-		Want: want, Extra: ahead, Work: l.fetch,
-		Got: func(i int, data []byte) {
-			at := l.x.Spans[i].Addr
-			copy(p[max(at-addr, 0):], data[max(addr-at, 0):])
-		},
-	})
+	return l.flights.Do(ctx, flight.Request[int, []byte]{Want: want, Extra: ahead, Work: l.fetch, Got: take})
 }
 
 // complain reports a store that does not take or give bytes. Reads go on
