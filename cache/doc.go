@@ -44,7 +44,7 @@
 // the disk is full, io/fs.ErrNotExist for what is not there.
 //
 // Limits: the folder must be on a local file system, used by one running
-// kernel at a time. Windows has no shared mapping here: processes there share
-// spans when a store is opened, not while it is open, and after every opening
-// all bits are hints.
+// kernel at a time. Outside Linux one boot is not told from another: after every
+// opening all bits are hints, and processes share spans when a store is opened,
+// not while it is open.
 package cache
