@@ -171,6 +171,29 @@ func TestExtraWorkIsGivenUpAfterTheGrace(t *testing.T) {
 	})
 }
 
+// Work that is slow to notice that it was given up must not hold its keys.
+func TestAbandonedWorkOwnsNoKeys(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := New[int, int](Grace)
+		defer g.Close()
+		stubborn := func(_ context.Context, _ []int, deliver func(int, int, error)) {
+			<-time.After(time.Hour)
+			deliver(1, -1, nil)
+		}
+		if err := g.Do(t.Context(), Request[int, int]{Extra: []int{1}, Work: stubborn}); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(Grace + 1)
+		var runs atomic.Int32
+		var got []int
+		err := g.Do(t.Context(), Request[int, int]{Want: []int{1}, Work: slow(2*time.Hour, &runs), Got: collect(&got)})
+		if diff := cmp.Diff([]int{2}, got); err != nil || diff != "" || runs.Load() != 1 {
+			t.Errorf("error %v, %d new pieces of work, values %s", err, runs.Load(), diff)
+		}
+	})
+}
+
 func TestErrorsReachOnlyTheirWaiters(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
