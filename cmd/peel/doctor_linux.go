@@ -69,7 +69,7 @@ func canMount() error {
 func checkFUSE() finding {
 	const check = "FUSE"
 	if err := canMount(); err != nil {
-		return fine(check, "%v", err).fail("load the module (modprobe fuse); in a container, add --device /dev/fuse --cap-add SYS_ADMIN")
+		return fine(check, "%v", err).fail("in a container, add --device /dev/fuse --cap-add SYS_ADMIN")
 	}
 	return fine(check, "/dev/fuse can be opened")
 }

@@ -73,11 +73,16 @@ func (o *mountOptions) run(ctx context.Context, ref, dir string) error {
 	if err := j.check(o.app, dir); err != nil {
 		return err
 	}
-	switch {
-	case o.leashed:
+	if o.leashed {
 		return o.serveLeashed(ctx, j)
-	case o.foreground:
-		return o.serve(ctx, j, &attended{o})
+	}
+	release, err := j.claim()
+	if err != nil {
+		return err
+	}
+	defer release()
+	if o.foreground {
+		return o.serve(ctx, j, &attended{o, release})
 	}
 	m, err := o.background(ctx, j)
 	if err != nil {
@@ -162,11 +167,18 @@ func (j *job) describe(s *session, logFile string) fs.Record {
 }
 
 // attended reports to the people in front of a --foreground mount.
-type attended struct{ *mountOptions }
+type attended struct {
+	*mountOptions
+	release func() // of the claim on the mount point
+}
 
 func (t *attended) log() (*logrus.Entry, error) { return t.logger(t.err, logrus.WarnLevel) }
 func (t *attended) logFile() string             { return "" }
-func (t *attended) ready(m mounted) error       { return t.tell(m) }
+
+func (t *attended) ready(m mounted) error {
+	t.release()
+	return t.tell(m)
+}
 
 func (t *attended) watch(ctx context.Context, p *fs.Progress) (stop func()) {
 	return t.showProgress(ctx, p)

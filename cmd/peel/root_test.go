@@ -38,6 +38,8 @@ func TestUsage(t *testing.T) {
 		{"help", []string{"--help"}, 0, ""},
 		{"nothing", nil, 0, ""},
 		{"help of a command", []string{"mount", "--help"}, 0, ""},
+		{"help command", []string{"help", "umount"}, 0, ""},
+		{"completion", []string{"completion", "bash"}, 0, ""},
 		{"unknown command", []string{"mnt"}, 2, `unknown command "mnt"`},
 		{"nearly a command", []string{"mout"}, 2, "did you mean: peel mount"},
 		{"unknown flag", []string{"ls", "--bad", "alpine"}, 2, "see: peel ls --help"},

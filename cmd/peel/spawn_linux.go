@@ -35,6 +35,22 @@ type message struct {
 	Error    *failure           `json:"error,omitempty"`
 }
 
+// claim keeps other runs with the same cache from mounting on the same
+// directory until release is called, or this process ends.
+func (j *job) claim() (release func(), err error) {
+	f, err := openLog(j.cacheDir, j.dir)
+	if err != nil {
+		return nil, fmt.Errorf("log of the server: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = fmt.Errorf("mount on %s: another peel mount is about to", j.dir)
+		}
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}
+
 // background starts a server and returns when its mount answers. When ctx ends
 // the server cleans up and goes, and when this process dies it does so too.
 func (o *mountOptions) background(ctx context.Context, j job) (mounted, error) {

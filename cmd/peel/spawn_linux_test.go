@@ -176,6 +176,24 @@ func TestMountIsRefused(t *testing.T) {
 	}
 }
 
+func TestOneMountAtATime(t *testing.T) {
+	t.Parallel()
+	j := &job{dir: "/m", cacheDir: t.TempDir()}
+	release, err := j.claim()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.claim(); err == nil || !strings.Contains(err.Error(), "mount on /m: another peel mount") {
+		t.Errorf("claimed twice: %v", err)
+	}
+	release()
+	release, err = j.claim()
+	if err != nil {
+		t.Fatalf("claim again: %v", err)
+	}
+	release()
+}
+
 func TestWaitGone(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())

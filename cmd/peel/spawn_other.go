@@ -13,3 +13,5 @@ func (o *mountOptions) background(context.Context, job) (mounted, error) {
 }
 
 func (o *mountOptions) serveLeashed(context.Context, job) error { return fs.ErrNoFUSE }
+
+func (j *job) claim() (release func(), err error) { return nil, fs.ErrNoFUSE }

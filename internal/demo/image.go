@@ -92,10 +92,15 @@ func buildLayer(ctx context.Context, r recipe, blobs, tmp string) (l built, err 
 	}
 	b, err := estargz.Build(io.NewSectionReader(f, 0, size),
 		estargz.WithContext(ctx), estargz.WithCompressionLevel(gzip.BestSpeed))
+	if err == nil {
+		defer func() { err = errors.Join(err, b.Close()) }()
+	}
+	if cerr := ctx.Err(); cerr != nil {
+		return l, cerr // the converter says that its files were closed under it
+	}
 	if err != nil {
 		return l, fmt.Errorf("convert to eStargz: %w", err)
 	}
-	defer func() { err = errors.Join(err, b.Close()) }()
 	if l.desc, err = store(blobs, b); err != nil {
 		return l, err
 	}
