@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/peelfs/peel/fs"
+	"github.com/peelfs/peel/remote"
 )
 
 // audience is who wants to know how a server gets on.
@@ -89,11 +89,18 @@ func (s *session) status(srv *fs.Server) fs.Status {
 		st.BytesTotal += l.Index().Info.AddrSize
 		st.BytesPresent += l.Present()
 	}
-	if wire.LastError != "" {
-		st.LastError = wire.LastError
-		if !strings.Contains(st.LastError, wire.LastErrorHost) {
-			st.LastError = fmt.Sprintf("%s: %s", wire.LastErrorHost, st.LastError)
-		}
-	}
+	st.LastError = lastError(wire, st.LastFailure)
 	return st
+}
+
+// lastError is what went wrong last: a request to a registry for good, or a
+// read, whose error then names layer and span.
+func lastError(wire remote.Stats, f *fs.ReadFailure) string {
+	switch {
+	case f != nil && !f.Time.Before(wire.LastErrorAt):
+		return f.Path + ": " + f.Error
+	case wire.LastError == "" || strings.Contains(wire.LastError, wire.LastErrorHost):
+		return wire.LastError
+	}
+	return wire.LastErrorHost + ": " + wire.LastError
 }
