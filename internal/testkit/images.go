@@ -65,32 +65,40 @@ func (r recipe) key() string {
 	return fmt.Sprintf("%s-%x", r.name, sum[:6])
 }
 
-// sample builds the image unless this machine has it. Processes that want the
-// same one wait for each other.
-func (r recipe) sample(ctx context.Context) (_ Sample, err error) {
+// sample builds the image unless this machine has it.
+func (r recipe) sample(ctx context.Context) (Sample, error) {
 	dir := filepath.Join(store(), r.key())
-	if err := os.MkdirAll(store(), 0o755); err != nil {
-		return Sample{}, err
+	s := Sample{Name: r.name, Layout: filepath.Join(dir, "layout")}
+	err := locked(dir, func() (err error) {
+		if _, err := os.Stat(dir); err != nil {
+			if err := r.build(ctx, dir); err != nil {
+				return err
+			}
+		}
+		if s.Tags, err = tags(s.Layout); err != nil {
+			return err
+		}
+		s.Expected, err = ReadListing(filepath.Join(dir, "expected.jsonl"))
+		return err
+	})
+	return s, err
+}
+
+// locked calls do while no other process does so for the same path, which lies
+// in the store.
+func locked(path string, do func() error) (err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
 	}
-	lock, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return Sample{}, err
+		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return Sample{}, err
+		return err
 	}
-	s := Sample{Name: r.name, Layout: filepath.Join(dir, "layout")}
-	if _, err := os.Stat(dir); err != nil {
-		if err := r.build(ctx, dir); err != nil {
-			return Sample{}, err
-		}
-	}
-	if s.Tags, err = tags(s.Layout); err != nil {
-		return Sample{}, err
-	}
-	s.Expected, err = ReadListing(filepath.Join(dir, "expected.jsonl"))
-	return s, err
+	return do()
 }
 
 // build makes the sample in a folder of its own and moves it to dir when whole.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,7 +80,7 @@ func NewPeelAs(t testing.TB, uid, gid uint32) *Peel {
 
 func newPeel(t testing.TB, dir string, cred *syscall.Credential) *Peel {
 	t.Helper()
-	p := &Peel{t: t, dir: dir, cred: cred, Cache: filepath.Join(dir, "cache"), Tmp: filepath.Join(dir, "tmp"), Bin: build(t, dir)}
+	p := &Peel{t: t, dir: dir, cred: cred, Cache: filepath.Join(dir, "cache"), Tmp: filepath.Join(dir, "tmp"), Bin: build(t)}
 	home := filepath.Join(dir, "home")
 	for _, d := range []string{p.Tmp, home} {
 		if err := os.Mkdir(d, 0o700); err != nil {
@@ -127,8 +128,9 @@ func (p *Peel) Beside() *Peel {
 // Setenv changes the environment of later runs.
 func (p *Peel) Setenv(name, value string) { p.env = append(p.env, name+"="+value) }
 
-// build is PEEL_BIN, or peel built from this checkout.
-func build(t testing.TB, dir string) string {
+// build is PEEL_BIN, or peel built from this checkout: once, if nothing
+// changed, as go build sees that the file in the store is up to date.
+func build(t testing.TB) string {
 	t.Helper()
 	if bin := os.Getenv("PEEL_BIN"); bin != "" {
 		return bin
@@ -137,12 +139,18 @@ func build(t testing.TB, dir string) string {
 	if !ok {
 		t.Fatal("the test binary does not know its source")
 	}
-	bin := filepath.Join(dir, "peel")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", bin, "./cmd/peel")
-	cmd.Dir = filepath.Join(filepath.Dir(here), "..", "..")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building peel: %v\n%s", err, out)
+	bin := filepath.Join(store(), "bin", "peel")
+	err := locked(bin, func() error {
+		cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", bin, "./cmd/peel")
+		cmd.Dir = filepath.Join(filepath.Dir(here), "..", "..")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("building peel: %w\n%s", err, out)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	return bin
 }

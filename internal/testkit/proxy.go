@@ -63,8 +63,7 @@ func NewProxy(t testing.TB, host string) *Proxy {
 			r.SetURL(upstream)
 			r.Out.Host = r.In.Host // the registry makes Location headers of it
 		},
-		Transport:     transport,
-		FlushInterval: -1,
+		Transport: transport,
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
 			w.WriteHeader(http.StatusBadGateway)
 		},
@@ -190,6 +189,7 @@ func (c *counter) Write(b []byte) (int, error) {
 	}
 	n, err := c.ResponseWriter.Write(b)
 	c.bytes += int64(n)
+	c.Flush()
 	return n, err
 }
 

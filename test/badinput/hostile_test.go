@@ -47,7 +47,11 @@ func TestHostileTOC(t *testing.T) {
 		{"a size beyond the chunks", func(toc *estargz.JTOC) { first(toc, "etc/data").Size = math.MaxInt64 }},
 		{"a negative offset", func(toc *estargz.JTOC) { first(toc, "etc/data").Offset = -5 }},
 		{"an offset beyond the blob", func(toc *estargz.JTOC) { first(toc, "etc/data").Offset = 1 << 50 }},
-		{"overlapping chunks", func(toc *estargz.JTOC) { first(toc, "etc/more").Offset = first(toc, "etc/data").Offset + 1 }},
+		{"overlapping chunks", func(toc *estargz.JTOC) {
+			e := first(toc, "etc/data")
+			e.ChunkSize = 50_000
+			toc.Entries = append(toc.Entries, &estargz.TOCEntry{Name: e.Name, Type: "chunk", Offset: e.Offset + 1, ChunkOffset: 40_000, ChunkSize: 50_000, ChunkDigest: e.ChunkDigest})
+		}},
 		{"a negative chunk", func(toc *estargz.JTOC) { first(toc, "etc/data").ChunkSize = -7 }},
 		{"a chunk outside its file", func(toc *estargz.JTOC) { first(toc, "etc/data").ChunkOffset = 1 << 40 }},
 		{"no digest", func(toc *estargz.JTOC) { e := first(toc, "etc/data"); e.Digest, e.ChunkDigest = "", "" }},
@@ -80,6 +84,44 @@ func TestHostileTOC(t *testing.T) {
 				t.Errorf("it took %d MiB of memory", usage.Maxrss>>10)
 			}
 		})
+	}
+}
+
+// TestChunkInsideAnother: where one file's chunk begins inside another's, the
+// first has too few bytes to be right, and is not shown.
+func TestChunkInsideAnother(t *testing.T) {
+	t.Parallel()
+	data := testkit.Noise(1, 90_000)
+	archive, err := testkit.Tar(testkit.File("one", data), testkit.File("two", testkit.Noise(2, 90_000)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := testkit.HostileStargz(archive, func(toc *estargz.JTOC) {
+		var one, two *estargz.TOCEntry
+		for _, e := range toc.Entries {
+			switch e.Name {
+			case "one":
+				one = e
+			case "two":
+				two = e
+			}
+		}
+		two.Offset = one.Offset + 1000
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reg := testkit.NewRegistry(t)
+	reg.Publish(t, "hos/tile", "inside", l)
+	p := testkit.NewPeel(t)
+	for _, name := range []string{"/one", "/two"} {
+		r := p.Run("cat", reg.Ref("hos/tile", "inside")+":"+name)
+		if r.Stdout != "" {
+			t.Errorf("%d bytes of %s got through", len(r.Stdout), name)
+		}
+		if r.Code != testkit.Unverified && r.Code != testkit.Failed {
+			t.Errorf("exit code %d\n%s", r.Code, r.Stderr)
+		}
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 const (
 	targetSize = 10_000
 	linkDelay  = 40 * time.Millisecond
+	readAhead  = 4 << 20 // bytes past the last one read; does not know where a file ends
 )
 
 // image is three layers with mb megabytes of files that do not compress, one
@@ -50,10 +51,10 @@ func TestOneSmallFile(t *testing.T) {
 		mb   int
 	}{
 		{testkit.Stargz, 105},
-		{testkit.StargzMin, 60},
-		{testkit.StargzLegacy, 60},
-		{testkit.ZstdChunkedEarly, 60},
-		{testkit.ZstdChunked, 60},
+		{testkit.StargzMin, 30},
+		{testkit.StargzLegacy, 30},
+		{testkit.ZstdChunkedEarly, 30},
+		{testkit.ZstdChunked, 30},
 	} {
 		t.Run(string(tc.form), func(t *testing.T) {
 			layers, size := image(t, tc.form, tc.mb)
@@ -126,7 +127,7 @@ func TestManyReaders(t *testing.T) {
 			all.Wait()
 			log := proxy.Log()
 			twice(t, log)
-			if n := testkit.Bytes(log); n > size*11/10 {
+			if n := testkit.Bytes(log); n > size*11/10+readAhead {
 				t.Errorf("%d bytes fetched for a file of %d", n, size)
 			}
 		})

@@ -44,7 +44,7 @@ func TestVectors(t *testing.T) {
 		t.Run(tag, func(t *testing.T) {
 			t.Parallel()
 			reg.Push(t, layout, tag, "vectors/tricky")
-			compare(t, reg.Ref("vectors/tricky", tag), want, clock(tag))
+			compare(t, reg.Ref("vectors/tricky", tag), tag, want)
 		})
 	}
 }
@@ -76,7 +76,7 @@ func TestDebian(t *testing.T) {
 		for _, tag := range s.Tags {
 			t.Run(s.Name+"/"+tag, func(t *testing.T) {
 				reg.Push(t, s.Layout, tag, s.Name)
-				compare(t, reg.Ref(s.Name, tag), s.Expected, clock(tag))
+				compare(t, reg.Ref(s.Name, tag), tag, s.Expected)
 			})
 		}
 	}
@@ -84,8 +84,11 @@ func TestDebian(t *testing.T) {
 
 // compare mounts ref, reads here and there while everything is cold, then
 // everything, and compares. What was read cold must be part of what is right.
-func compare(t *testing.T, ref string, want []testkit.Row, clock testkit.Clock) {
+func compare(t *testing.T, ref, tag string, want []testkit.Row) {
 	t.Helper()
+	// A second mount comes from the cache, which knows three kinds of layers.
+	twice := []testkit.Form{testkit.Gzip, testkit.StargzMin, testkit.ZstdChunked}
+	clock := clock(tag)
 	p := testkit.NewPeel(t)
 	root := p.Mount(ref)
 	parts := readAtRandom(t, root, want)
@@ -100,7 +103,9 @@ func compare(t *testing.T, ref string, want []testkit.Row, clock testkit.Clock) 
 		part.check(t)
 	}
 	p.Umount(root)
-
+	if !slices.Contains(twice, testkit.Form(tag)) {
+		return
+	}
 	again := p.Mount(ref)
 	if got, err = testkit.List(again); err != nil {
 		t.Fatal(err)

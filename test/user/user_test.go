@@ -51,6 +51,27 @@ func ordinary(t *testing.T) (uid, gid uint32) {
 	return ids[0], ids[1]
 }
 
+// openFuse lets users open /dev/fuse, as udev does wherever it runs.
+func openFuse(t *testing.T) {
+	t.Helper()
+	const dev, mode = "/dev/fuse", 0o666
+	fi, err := os.Stat(dev)
+	if err != nil {
+		t.Fatalf("FUSE is needed: %v", err)
+	}
+	if fi.Mode().Perm()&mode == mode {
+		return
+	}
+	if err := os.Chmod(dev, mode); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Chmod(dev, fi.Mode().Perm()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // as runs a program as the user and returns what it says.
 func as(t *testing.T, uid, gid uint32, args ...string) (string, error) {
 	t.Helper()
@@ -63,6 +84,7 @@ func as(t *testing.T, uid, gid uint32, args ...string) (string, error) {
 
 func TestOrdinaryUser(t *testing.T) {
 	uid, gid := ordinary(t)
+	openFuse(t)
 	content := testkit.Noise(5, 200_000)
 	reg := testkit.NewRegistry(t)
 	reg.Publish(t, "us/er", "v1", testkit.Encode(t, testkit.Stargz, testkit.Dir("etc"),
@@ -90,7 +112,7 @@ func TestOrdinaryUser(t *testing.T) {
 		}
 	}
 	status := p.PS()
-	if len(status) != 1 || status[0].Mountpoint != root || status[0].BytesFetched == 0 {
+	if len(status) != 1 || status[0].Mountpoint != root || status[0].BytesPresent == 0 {
 		t.Errorf("peel ps: %+v", status)
 	}
 	p.Umount(root)
@@ -99,6 +121,7 @@ func TestOrdinaryUser(t *testing.T) {
 
 func TestOrdinaryUsersLimits(t *testing.T) {
 	uid, gid := ordinary(t)
+	openFuse(t)
 	reg := testkit.NewRegistry(t)
 	reg.Publish(t, "us/er", "v1", testkit.Encode(t, testkit.Stargz, testkit.File("data", []byte("x"))))
 	ref := reg.Ref("us/er", "v1")
