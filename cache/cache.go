@@ -11,16 +11,18 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/peelfs/peel/internal/sentinel"
 )
 
 // Errors of this package, to be compared with errors.Is.
 var (
 	// ErrUnusable: the cache folder cannot be used; the text says why and what
 	// to do.
-	ErrUnusable = fmt.Errorf("cache folder is unusable: %w", errdefs.ErrFailedPrecondition)
+	ErrUnusable = sentinel.New("cache folder is unusable", errdefs.ErrFailedPrecondition)
 	// ErrFull: no space, or quota, is left for the cache folder. Reads go on;
 	// what was to be written is not kept.
-	ErrFull = fmt.Errorf("cache folder is full: %w", errdefs.ErrResourceExhausted)
+	ErrFull = sentinel.New("cache folder is full", errdefs.ErrResourceExhausted)
 )
 
 const (

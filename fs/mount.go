@@ -1,11 +1,12 @@
 package fs
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/sirupsen/logrus"
+
+	"github.com/peelfs/peel/internal/sentinel"
 )
 
 // fsType is the subtype of our mounts: mountinfo shows "fuse.peel".
@@ -14,9 +15,9 @@ const fsType = "peel"
 // Errors of mounting.
 var (
 	// ErrNoFUSE: this machine or this process cannot mount FUSE file systems.
-	ErrNoFUSE = fmt.Errorf("FUSE is not available: %w", errdefs.ErrFailedPrecondition)
+	ErrNoFUSE = sentinel.New("FUSE is not available", errdefs.ErrFailedPrecondition)
 	// ErrMountpoint: the directory cannot be mounted on.
-	ErrMountpoint = fmt.Errorf("unusable mount point: %w", errdefs.ErrFailedPrecondition)
+	ErrMountpoint = sentinel.New("unusable mount point", errdefs.ErrFailedPrecondition)
 )
 
 // MountOptions say how to mount an image.

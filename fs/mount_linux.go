@@ -103,7 +103,7 @@ func mountHelper(dir string, o MountOptions) (int, error) {
 	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
 	cmd.ExtraFiles = []*os.File{theirs}
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return -1, fmt.Errorf("%w: %s: %s", ErrNoFUSE, helper, helperMessage(out, err))
+		return -1, fmt.Errorf("%w: %s", ErrNoFUSE, helperMessage(out, err))
 	}
 	return receiveFD(pair[0])
 }
@@ -114,8 +114,11 @@ func helperMessage(out []byte, err error) string {
 	if msg == "" {
 		msg = err.Error()
 	}
-	if strings.Contains(msg, "user_allow_other") {
+	switch {
+	case strings.Contains(msg, "user_allow_other"):
 		msg += "; add the line user_allow_other to /etc/fuse.conf"
+	case strings.Contains(msg, fuseDevice) && strings.Contains(msg, "Permission denied"):
+		msg += "; let this user open it: chmod 0666 " + fuseDevice
 	}
 	return msg
 }

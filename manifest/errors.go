@@ -4,39 +4,32 @@ import (
 	"strconv"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/peelfs/peel/internal/sentinel"
 )
 
 // Errors of this package, to be compared with errors.Is. Each also is an error
 // of the class of containerd/errdefs that its comment names.
 var (
 	// ErrReference: not the name of an image (ErrInvalidArgument).
-	ErrReference error = &sentinel{"invalid reference", errdefs.ErrInvalidArgument}
+	ErrReference = sentinel.New("invalid reference", errdefs.ErrInvalidArgument)
 	// ErrPlatform: not the name of a platform (ErrInvalidArgument).
-	ErrPlatform error = &sentinel{"invalid platform", errdefs.ErrInvalidArgument}
+	ErrPlatform = sentinel.New("invalid platform", errdefs.ErrInvalidArgument)
 	// ErrNoPlatform: the image is not for the platform (ErrNotFound).
-	ErrNoPlatform error = &sentinel{"no image for the platform", errdefs.ErrNotFound}
+	ErrNoPlatform = sentinel.New("no image for the platform", errdefs.ErrNotFound)
 	// ErrVerify: bytes have not the size or digest that they should have
 	// (ErrDataLoss).
-	ErrVerify error = &sentinel{"verification failed", errdefs.ErrDataLoss}
+	ErrVerify = sentinel.New("verification failed", errdefs.ErrDataLoss)
 	// ErrMalformed: a document breaks its format or a limit of this package
 	// (ErrFailedPrecondition, as the user's argument is not at fault).
-	ErrMalformed error = &sentinel{"malformed document", errdefs.ErrFailedPrecondition}
+	ErrMalformed = sentinel.New("malformed document", errdefs.ErrFailedPrecondition)
 	// ErrUnsupported: a document, or a layer's type, that peel does not read
 	// (ErrNotImplemented).
-	ErrUnsupported error = &sentinel{"not supported", errdefs.ErrNotImplemented}
+	ErrUnsupported = sentinel.New("not supported", errdefs.ErrNotImplemented)
 	// ErrArtifact: a manifest of something other than a container image
 	// (ErrNotImplemented).
-	ErrArtifact error = &sentinel{"not a container image", errdefs.ErrNotImplemented}
+	ErrArtifact = sentinel.New("not a container image", errdefs.ErrNotImplemented)
 )
-
-// sentinel has a class for programs without the class's words for people.
-type sentinel struct {
-	text  string
-	class error
-}
-
-func (s *sentinel) Error() string { return s.text }
-func (s *sentinel) Unwrap() error { return s.class }
 
 // maxQuoted bounds, in bytes, what an error repeats of somebody else's text.
 const maxQuoted = 128
