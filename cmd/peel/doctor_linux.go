@@ -51,7 +51,12 @@ func canMount() error {
 	if err := fs.CheckFUSE(); err != nil {
 		return err
 	}
+	// fusermount3 opens it with its caller's rights, set-uid or not.
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if errors.Is(err, os.ErrPermission) {
+		return withRemedy(fmt.Errorf("%w: %w", fs.ErrNoFUSE, err),
+			"let this user open it: chmod 0666 /dev/fuse, or add the user to the group that owns it")
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", fs.ErrNoFUSE, err)
 	}
@@ -61,7 +66,8 @@ func canMount() error {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var caps [2]unix.CapUserData
 	if err := unix.Capget(&hdr, &caps[0]); err == nil && caps[0].Effective>>unix.CAP_SYS_ADMIN&1 == 0 {
-		return errors.Join(fmt.Errorf("%w: root lacks CAP_SYS_ADMIN here", fs.ErrNoFUSE), f.Close())
+		return errors.Join(withRemedy(fmt.Errorf("%w: root lacks CAP_SYS_ADMIN here", fs.ErrNoFUSE),
+			"in a container, add --device /dev/fuse --cap-add SYS_ADMIN"), f.Close())
 	}
 	return f.Close()
 }
@@ -69,7 +75,11 @@ func canMount() error {
 func checkFUSE() finding {
 	const check = "FUSE"
 	if err := canMount(); err != nil {
-		return fine(check, "%v", err).fail("in a container, add --device /dev/fuse --cap-add SYS_ADMIN")
+		f := fine(check, "%v", err).fail("in a container, add --device /dev/fuse --cap-add SYS_ADMIN")
+		if r := new(remedied); errors.As(err, &r) {
+			f.Remedy = r.remedy
+		}
+		return f
 	}
 	return fine(check, "/dev/fuse can be opened")
 }

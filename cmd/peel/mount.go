@@ -96,7 +96,7 @@ func (j *job) check(a *app, dir string) error {
 	if err := fs.CheckMountpoint(dir); err != nil {
 		return err
 	}
-	if err := fs.CheckFUSE(); err != nil {
+	if err := canMount(); err != nil {
 		return err
 	}
 	cacheDir, err := a.cacheDir()

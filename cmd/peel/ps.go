@@ -62,10 +62,6 @@ func (o *psOptions) print(mounts []fs.Status) error {
 		if m.LastError != "" {
 			fmt.Fprintf(o.out, "\n%s: %s\n", shown(m.Mountpoint, terminal), oneLine(m.LastError))
 		}
-		if f := m.LastFailure; f != nil {
-			fmt.Fprintf(o.out, "%s: a read of %s failed %s ago: %s\n", shown(m.Mountpoint, terminal),
-				shown(f.Path, terminal), ago(f.Time), oneLine(f.Error))
-		}
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/peelfs/peel/fs"
+	"github.com/peelfs/peel/remote"
 )
 
 // ends returns both ends of a leash.
@@ -238,6 +239,33 @@ func TestLogIsBounded(t *testing.T) {
 	var st unix.Stat_t
 	if err := unix.Stat(f.Name(), &st); err != nil || st.Mode&0o077 != 0 || st.Size != int64(len(line)) {
 		t.Errorf("mode %o, size %d, %v", st.Mode, st.Size, err)
+	}
+}
+
+func TestLastError(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	failed := func(d time.Duration) *fs.ReadFailure {
+		return &fs.ReadFailure{Time: now.Add(d), Path: "/bin/sh", Error: "layer x: span 1"}
+	}
+	for _, tc := range []struct {
+		name string
+		wire remote.Stats
+		read *fs.ReadFailure
+		want string
+	}{
+		{"none", remote.Stats{}, nil, ""},
+		{"read", remote.Stats{}, failed(0), "/bin/sh: layer x: span 1"},
+		{"read because of the registry", remote.Stats{LastError: "h: refused", LastErrorHost: "h", LastErrorAt: now}, failed(1), "/bin/sh: layer x: span 1"},
+		{"registry", remote.Stats{LastError: "h: refused", LastErrorHost: "h", LastErrorAt: now}, nil, "h: refused"},
+		{"registry after a read", remote.Stats{LastError: "refused", LastErrorHost: "h", LastErrorAt: now}, failed(-1), "h: refused"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			if got := lastError(tc.wire, tc.read); got != tc.want {
+				t.Errorf("%q, want %q", got, tc.want)
+			}
+		})
 	}
 }
 
