@@ -106,7 +106,7 @@ func (c *Client) attempt(ctx context.Context, q asking, p *pace, f func(*endpoin
 
 func (c *Client) retrying(domain string, err error) {
 	c.tally.retries.Add(1)
-	c.o.Log.WithField("registry", domain).WithError(err).Warn("asking again")
+	c.o.Log.WithField("registry", domain).WithError(err).Info("asking again")
 }
 
 // round asks each host once. The error is that of the host configured last,

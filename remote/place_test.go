@@ -158,6 +158,25 @@ func TestRedirectBodyDies(t *testing.T) {
 	}
 }
 
+// An address whose host breaks connections is forgotten. The first break is
+// hidden by net/http, which sends a GET again if a used connection is closed.
+func TestRedirectConnectionBreaks(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	s.faults = func(n int, _ http.ResponseWriter, _ *http.Request) bool {
+		if n == 1 || n == 2 {
+			panic(http.ErrAbortHandler)
+		}
+		return false
+	}
+	_, b := s.open(t)
+	wantRange(t, b, s.content, 0, 500)
+	wantRange(t, b, s.content, 0, 500)
+	if got := s.asked(); got != [2]int{3, 4} {
+		t.Errorf("%v requests", got)
+	}
+}
+
 // When an address ends, many readers cause one request for another.
 func TestRedirectRefreshedOnceByMany(t *testing.T) {
 	t.Parallel()
