@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/peelfs/peel/internal/testkit"
 )
 
@@ -101,7 +103,11 @@ func (t *tree) mountOverlay(b *testing.B) *mount {
 	}
 	lower := t.layers[2] + ":" + t.layers[1] + ":" + t.layers[0]
 	run(b, "mount", "-t", "overlay", "overlay", "-o", "ro,lowerdir="+lower, dir)
-	b.Cleanup(func() { run(b, "umount", dir) })
+	b.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			b.Error(err)
+		}
+	})
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -149,18 +155,14 @@ func (t *tree) mountPeel(b *testing.B) (*mount, times) {
 	desc := reg.Publish(b, "bench", "tree", blobs...)
 	b.Logf("image %s", desc.Digest)
 	p := testkit.NewPeel(b)
-	dir := filepath.Join(t.dir, "peel")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		b.Fatal(err)
-	}
 	var took times
 	start := time.Now()
-	p.Must("mount", reg.Ref("bench", "tree"), dir)
+	dir := p.Mount(reg.Ref("bench", "tree"))
 	took.first = time.Since(start)
-	p.Must("umount", dir)
+	p.Umount(dir)
 	reg.Stop()
 	start = time.Now()
-	p.Must("mount", reg.Ref("bench", "tree"), dir)
+	dir = p.Mount(reg.Ref("bench", "tree"))
 	took.second = time.Since(start)
 	return &mount{dir: dir, tr: t, pid: p.ServerPID(dir)}, took
 }
