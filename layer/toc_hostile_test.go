@@ -209,7 +209,7 @@ func TestVersionOfTable(t *testing.T) {
 
 func TestDecodeSpanVerifies(t *testing.T) {
 	t.Parallel()
-	p, d := stargz(t, tarball(t), estargz.WithChunkSize(100000))
+	p, d := stargz(t, tarball(t), estargz.WithChunkSize(200000))
 	x, err := ReadIndex(t.Context(), &blob{bytes: p}, d)
 	if err != nil {
 		t.Fatal(err)

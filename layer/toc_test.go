@@ -98,9 +98,9 @@ func TestReadIndex(t *testing.T) {
 		merged bool
 	}{
 		{"eStargz", func(t *testing.T) ([]byte, ocispec.Descriptor) { return stargz(t, whole) }, FormatEstargz, false},
-		{"eStargz of small chunks", func(t *testing.T) ([]byte, ocispec.Descriptor) { return stargz(t, whole, estargz.WithChunkSize(1000)) }, FormatEstargz, false},
+		{"eStargz of small chunks", func(t *testing.T) ([]byte, ocispec.Descriptor) { return stargz(t, whole, estargz.WithChunkSize(20000)) }, FormatEstargz, false},
 		{"eStargz of merged chunks", func(t *testing.T) ([]byte, ocispec.Descriptor) {
-			return stargz(t, whole, estargz.WithChunkSize(1000), estargz.WithMinChunkSize(50000))
+			return stargz(t, whole, estargz.WithChunkSize(20000), estargz.WithMinChunkSize(100000))
 		}, FormatEstargz, true},
 		{"eStargz with a landmark", func(t *testing.T) ([]byte, ocispec.Descriptor) {
 			return stargz(t, whole, estargz.WithPrioritizedFiles([]string{"d/text"}))
