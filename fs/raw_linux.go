@@ -11,6 +11,9 @@ import (
 	"github.com/peelfs/peel/fs/tree"
 )
 
+// maxName is the longest name of a directory entry, bytes (NAME_MAX).
+const maxName = 255
+
 // forever is how long the kernel may keep entries, attributes and the absence
 // of names, seconds. Larger values are cut to what fits its clock.
 const forever = 1 << 40
@@ -44,6 +47,9 @@ func (t *table) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fu
 	dir, ok := t.row(h.NodeId)
 	if !ok {
 		return fuse.Status(syscall.ESTALE)
+	}
+	if len(name) > maxName {
+		return fuse.Status(syscall.ENAMETOOLONG) // the kernel lets up to 1024 bytes through
 	}
 	out.EntryValid = forever
 	row, ok := t.tree.Lookup(dir, name)
@@ -240,7 +246,7 @@ func (t *table) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uin
 
 func (t *table) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	*out = fuse.StatfsOut{
-		Bsize: blockSize, Frsize: blockSize, NameLen: 255,
+		Bsize: blockSize, Frsize: blockSize, NameLen: maxName,
 		Blocks: uint64(t.tree.Size()+blockSize-1) / blockSize,
 		Files:  uint64(len(t.tree.Inodes)),
 	}
