@@ -71,7 +71,7 @@ type Inode struct {
 	RdevMajor uint32
 	RdevMinor uint32
 	Link      flat.Str   // target of a symlink
-	Extents   flat.Range // a file's data, if it is not one run at Addr
+	Extents   flat.Range // a file's data, if it is not one run at Addr; one of no length if there is none
 	Xattrs    flat.Range
 	Children  flat.Range // a directory's entries
 	Flags     InodeFlags
@@ -122,8 +122,9 @@ type Extent struct{ Off, Addr, Len int64 }
 type Xattr struct{ Name, Value flat.Str }
 
 // Span is the unit that is fetched, decoded, verified and stored: addresses
-// [Addr, Addr+Len) come from the blob's bytes [Off, Off+CLen). Spans of one
-// layer cover every address that an inode refers to.
+// [Addr, Addr+Len) come from the blob's bytes [Off, Off+CLen), or from all of
+// them in a streamed gzip or zstd layer. Spans of one layer follow each other
+// without gap, and in the other layers in the order of the blob.
 type Span struct {
 	Addr, Len int64
 	Off, CLen int64
