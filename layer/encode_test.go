@@ -112,6 +112,7 @@ func TestValidate(t *testing.T) {
 		{"gap between spans", func(x *Index) { x.Spans[1].Addr++ }, "span 1"},
 		{"spans short", func(x *Index) { x.Info.AddrSize++ }, "spans cover"},
 		{"span beyond the blob", func(x *Index) { x.Spans[1].CLen++ }, "span 1"},
+		{"spans overlap in the blob", func(x *Index) { x.Spans[1].Off-- }, "span 1"},
 		{"empty span", func(x *Index) { x.Spans[1].Len = 0 }, "span 1"},
 		{"span overflow", func(x *Index) { x.Spans[1].Off = 1<<63 - 1 }, "span 1"},
 		{"chunk gap", func(x *Index) { x.Chunks[1].Addr++ }, "chunk 1"},

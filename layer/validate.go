@@ -192,12 +192,13 @@ func (x *Index) validateRun(addr, n int64) error {
 }
 
 // validateSpans checks that spans tile the address space and chunks their
-// span, and that a span's bytes lie in the blob.
+// span, and that a span's bytes lie in the blob, after those of the span before
+// it unless all spans need the whole blob.
 func (x *Index) validateSpans() error {
 	if len(x.Chunks) > maxChunks {
 		return limit("chunks of the layer", int64(len(x.Chunks)), maxChunks)
 	}
-	var addr int64
+	var addr, off int64
 	var chunk uint32
 	for i := range x.Spans {
 		s := &x.Spans[i]
@@ -206,7 +207,7 @@ func (x *Index) validateSpans() error {
 			return fmt.Errorf("span %d: addresses [%d, +%d) of %d after %d", i, s.Addr, s.Len, x.Info.AddrSize, addr)
 		case s.Len > maxSpan:
 			return fmt.Errorf("span %d: %w", i, limit("bytes of a span", s.Len, maxSpan))
-		case s.Off < 0 || s.CLen <= 0 || s.Off > x.Info.BlobSize || s.CLen > x.Info.BlobSize-s.Off:
+		case s.Off < off || s.CLen <= 0 || s.Off > x.Info.BlobSize || s.CLen > x.Info.BlobSize-s.Off:
 			return fmt.Errorf("span %d: bytes [%d, +%d) of a blob of %d", i, s.Off, s.CLen, x.Info.BlobSize)
 		case s.Chunks.First != chunk || s.Chunks.Count == 0 || !s.Chunks.In(len(x.Chunks)):
 			return fmt.Errorf("span %d: chunks out of order", i)
@@ -215,6 +216,9 @@ func (x *Index) validateSpans() error {
 			return fmt.Errorf("span %d: %w", i, err)
 		}
 		addr, chunk = addr+s.Len, chunk+s.Chunks.Count
+		if x.seekable() {
+			off = s.Off + s.CLen
+		}
 	}
 	if addr != x.Info.AddrSize || int(chunk) != len(x.Chunks) {
 		return fmt.Errorf("spans cover %d bytes of %d", addr, x.Info.AddrSize)
