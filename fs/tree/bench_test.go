@@ -52,6 +52,17 @@ func BenchmarkMerge(b *testing.B) {
 	}
 }
 
+// The two upper layers come to lie behind a symlink of the base.
+func BenchmarkMergeBehindSymlink(b *testing.B) {
+	layers := append(indexes(b, []layer.Header{symlink("usr/share", "../data"), symlink("links", "usr")}), bigLayers(b, benchNames)...)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Merge(layers); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkEncode(b *testing.B) {
 	t := bigTree(b, benchNames)
 	for b.Loop() {

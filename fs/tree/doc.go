@@ -16,10 +16,17 @@
 // directories unite, the later one's attributes replacing the earlier's unless
 // no tar entry described it; anything else replaces wholly. A whiteout hides
 // the name of lower layers, an opaque directory all names of lower layers,
-// never names of the same layer. Paths are taken as they are written: a layer
-// that has usr/lib as a directory replaces a lower symlink usr/lib, as it does
-// on overlayfs. A hard link to a lower layer's file is resolved, without
-// following symlinks, in what the lower layers show before this one applies.
+// never names of the same layer.
+//
+// Symlinks of lower layers are treated as umoci 0.4.7 does, and containerd and
+// docker alike: a directory that a tar entry describes replaces the symlink,
+// but what a layer has below a directory that none describes goes where the
+// symlink leads, within the root; the directories missing there are made. So
+// do whiteouts, opaque markers and the parents of a hard link's target. The
+// order within a tar is not known here: what lies behind no symlink counts as
+// coming first, then the directories behind symlinks by path. A hard link
+// names the layer's own file or what the lower layers showed before this one
+// applied; a last element that is a symlink is not followed.
 //
 // Concurrency: a Tree is immutable; everything may be called by many
 // goroutines. A file opened through [FS] has an offset of its own, so Read and
@@ -32,6 +39,7 @@
 // only if the caller invented it.
 //
 // Limits: 4 194 304 names, 1 GiB of strings, 16 777 216 extents and as many
-// xattrs in an image; 40 symlinks in resolving one path; 1 GiB for a file read
-// whole through FS.
+// xattrs in an image; 40 symlinks in resolving one path, also in merging, and
+// 2048 directories deep where they lead; 1 GiB for a file read whole through
+// FS.
 package tree

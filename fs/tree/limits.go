@@ -13,7 +13,7 @@ type limits struct {
 	extents int
 	xattrs  int
 	strings int // bytes
-	steps   int // directories searched for targets of hard links, a layer's each
+	steps   int // along the paths of links: directories of a layer searched, bytes of paths made
 }
 
 func defaultLimits() limits {
@@ -21,8 +21,18 @@ func defaultLimits() limits {
 }
 
 func over(what string, value, limit int) error {
-	return fmt.Errorf("%w: %s: %d exceed the limit of %d", ErrMalformed, what, value, limit)
+	return fmt.Errorf("%w: %w", ErrMalformed, exceeds(what, value, limit))
 }
+
+func exceeds(what string, value, limit int) error {
+	return fmt.Errorf("%s: %d exceed the limit of %d", what, value, limit)
+}
+
+// Limits on what symlinks lead to; paths within a layer were checked with it.
+const (
+	maxDepth = 2048 // directories
+	maxName  = 255  // bytes; NAME_MAX
+)
 
 // maxPath is how much of a path a message shows, bytes.
 const maxPath = 4096

@@ -12,6 +12,11 @@ import (
 )
 
 // Merge returns what the layers, bottom first, show together.
+//
+// The rules are in three files: settle.go moves a layer's directories to where
+// symlinks of lower layers lead, links.go walks paths through symlinks and
+// finds the targets of hard links, this one overlays the settled layers. Its
+// error is ErrMalformed with the layer and, where there is one, the path.
 func Merge(layers []*layer.Index) (*Tree, error) {
 	return merge(layers, defaultLimits())
 }
@@ -19,19 +24,24 @@ func Merge(layers []*layer.Index) (*Tree, error) {
 func merge(layers []*layer.Index, most limits) (*Tree, error) {
 	m := &merger{
 		most:   most,
-		layers: layers,
+		layers: slices.Clone(layers),
 		links:  make([]map[uint32]object, len(layers)),
 		rows:   make([][]uint32, len(layers)),
 		out:    &Tree{},
 	}
 	for i, x := range layers {
-		if err := m.resolveLinks(i); err != nil {
+		err := m.settle(i)
+		if err == nil {
+			err = m.resolveLinks(i)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("layer %s: %w", x.Pool.String(x.Info.Blob), err)
 		}
 	}
 	if err := m.run(); err != nil {
 		return nil, err
 	}
+	m.identify(layers)
 	if err := m.out.check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
@@ -48,12 +58,14 @@ type ref struct{ layer, entry uint32 }
 // merger holds a merge under way.
 type merger struct {
 	most   limits
-	layers []*layer.Index
+	layers []*layer.Index      // as settle left them
 	links  []map[uint32]object // by layer and entry row: what an EntryLowerLink names
 	rows   [][]uint32          // by layer and inode row of a file: row in out, or layer.None
 	out    *Tree
 	pool   flat.PoolBuilder
 	steps  int // as limits.steps counts them
+
+	symlinks bool // in the layers settled so far
 
 	// dirs are the directories of out in order of row; run takes them one
 	// after the other while it finds new ones.
@@ -79,6 +91,7 @@ type view struct {
 	described bool // object is a directory that some tar entry describes
 	opaque    bool // lower directories may give attributes but not entries
 	parts     flat.Range
+	link      string // instead of object: the path that a hard link not yet resolved names
 }
 
 // entry shows v an entry of a name; it reports whether lower layers matter.
@@ -92,7 +105,11 @@ func (m *merger) entry(v *view, r ref) bool {
 		return m.directory(v, object{r.layer, e.Inode})
 	case v.found: // an upper directory replaces the file
 	case e.Kind == layer.EntryLowerLink:
-		v.object, v.found = m.links[r.layer][r.entry], true
+		v.found = true
+		var ok bool
+		if v.object, ok = m.links[r.layer][r.entry]; !ok {
+			v.link = x.Pool.String(e.Link)
+		}
 	default:
 		v.object, v.found = object{r.layer, e.Inode}, true
 	}
@@ -134,60 +151,34 @@ func (m *merger) name(r ref) string {
 }
 
 // lookup returns the view of name in the directory made of parts.
-func (m *merger) lookup(parts []object, name string) view {
+func (m *merger) lookup(parts flat.Range, name string) (view, error) {
 	var v view
-	for _, o := range parts {
-		c := m.children(o)
-		i := uint32(sort.Search(int(c.Count), func(i int) bool {
-			return m.name(ref{o.layer, c.First + uint32(i)}) >= name
-		}))
-		r := ref{o.layer, c.First + i}
-		if i < c.Count && m.name(r) == name && !m.entry(&v, r) {
+	if err := m.charge(1 + int(parts.Count)); err != nil {
+		return v, err
+	}
+	for _, o := range m.parts[parts.First:][:parts.Count] {
+		if e, ok := find(m.layers[o.layer], o.row, name); ok && !m.entry(&v, ref{o.layer, e}) {
 			break
 		}
 	}
-	return v
+	return v, nil
 }
 
-// resolveLinks finds what the hard links of layer i to lower layers name. The
-// links of the layers below are resolved already.
-func (m *merger) resolveLinks(i int) error {
-	x := m.layers[i]
-	for e := range x.Entries {
-		if x.Entries[e].Kind != layer.EntryLowerLink {
-			continue
-		}
-		target := x.Pool.String(x.Entries[e].Link)
-		o, err := m.resolve(i, target)
-		if err != nil {
-			return fmt.Errorf("%s: %w: hard link to %q: %w", entryPath(x, uint32(e)), ErrMalformed, target, err)
-		}
-		if m.links[i] == nil {
-			m.links[i] = make(map[uint32]object)
-		}
-		m.links[i][uint32(e)] = o
+// find returns the row of the entry that directory dir of x has of name.
+func find(x *layer.Index, dir uint32, name string) (uint32, bool) {
+	c := x.Inodes[dir].Children
+	i := uint32(sort.Search(int(c.Count), func(i int) bool {
+		return x.Pool.String(x.Entries[c.First+uint32(i)].Name) >= name
+	}))
+	return c.First + i, i < c.Count && x.Pool.String(x.Entries[c.First+i].Name) == name
+}
+
+// charge counts steps against the limit.
+func (m *merger) charge(n int) error {
+	if m.steps += n; m.steps > m.most.steps {
+		return exceeds("steps along the paths of links", m.steps, m.most.steps)
 	}
 	return nil
-}
-
-// resolve returns the file that path names in the lowest n layers.
-func (m *merger) resolve(n int, path string) (object, error) {
-	defer func(n int) { m.parts = m.parts[:n] }(len(m.parts))
-	v := m.root(n)
-	for name := range strings.SplitSeq(path, "/") {
-		parts := m.parts[v.parts.First:][:v.parts.Count]
-		if m.steps += len(parts); m.steps > m.most.steps {
-			return object{}, over("steps to the targets of hard links", m.steps, m.most.steps)
-		}
-		v = m.lookup(parts, name)
-	}
-	switch {
-	case !v.found:
-		return object{}, errors.New("no lower layer has it")
-	case v.dir:
-		return object{}, errors.New("it is a directory")
-	}
-	return v.object, nil
 }
 
 // run fills out, breadth first from the root.
@@ -208,14 +199,18 @@ func (m *merger) run() error {
 			return err
 		}
 	}
-	for _, x := range m.layers {
+	return nil
+}
+
+// identify completes out with the layers that it was made of.
+func (m *merger) identify(layers []*layer.Index) {
+	for _, x := range layers {
 		l := identity(x)
 		l.Blob = m.pool.Add(x.Pool.String(x.Info.Blob))
 		l.TOC = m.pool.Add(x.Pool.String(x.Info.TOC))
 		m.out.Layers = append(m.out.Layers, l)
 	}
 	m.out.Pool = m.pool.Pool()
-	return nil
 }
 
 // start allots row 0.

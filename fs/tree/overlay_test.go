@@ -172,24 +172,26 @@ func (u *upper) resolveName(name string) string {
 
 // applyTo overlays the layer on what the lower ones show.
 func (u *upper) applyTo(view fileMap) error {
-	for at := range u.pending {
-		target, n := u.pending[at], (*node)(nil)
-		for range len(u.pending) + 1 {
-			p := u.resolveName(target)
-			if n = u.files[p]; n != nil {
-				break
-			}
-			if u.pending[p] == "" {
-				n = view[p]
-				break
-			}
-			target = u.pending[p]
-		}
-		if n == nil || n.dir() {
-			return errOracle
-		}
-		defer func() { view.remove(at); view[at] = n }()
+	if err := u.settlePending(); err != nil {
+		return err
 	}
+	if err := u.redirect(view); err != nil {
+		return err
+	}
+	links := map[string]*node{}
+	for at, target := range u.pending {
+		n, err := u.linkTarget(view, target)
+		if err != nil {
+			return err
+		}
+		links[at] = n
+	}
+	defer func() {
+		for at, n := range links {
+			view.remove(at)
+			view[at] = n
+		}
+	}()
 	for p := range u.whiteouts {
 		if n := u.files[p]; n != nil && n.dir() {
 			n.implicit = false
@@ -208,6 +210,33 @@ func (u *upper) applyTo(view fileMap) error {
 		}
 		view[p] = n
 	}
+	return nil
+}
+
+// settlePending finds the targets of hard links in the layer itself, and what
+// path the others name.
+func (u *upper) settlePending() error {
+	own, lower := map[string]*node{}, map[string]string{}
+	for at, target := range u.pending {
+		for range len(u.pending) + 1 {
+			p := u.resolveName(target)
+			if n := u.files[p]; n != nil {
+				own[at] = n
+				break
+			}
+			lower[at] = p
+			if u.pending[p] == "" {
+				break
+			}
+			target = u.pending[p]
+		}
+		if n := own[at]; n != nil && n.dir() {
+			return errOracle
+		}
+	}
+	maps.Copy(u.files, own)
+	u.pending = lower
+	maps.DeleteFunc(u.pending, func(at, _ string) bool { return own[at] != nil })
 	return nil
 }
 
@@ -261,11 +290,14 @@ func script(data []byte) [][]layer.Header {
 		name, arg := scriptPath(data[i+1]), uint32(data[i+2])
 		h := layer.Header{Name: name, UID: uint32(i), Mode: typeFile | arg&0o777, Addr: int64(i + 1), Size: int64(arg % 4)}
 		switch data[i] % 12 {
-		case 0, 1, 2:
+		case 0, 1:
 			h.Mode, h.Size = typeDir|arg&0o777, 0
-		case 3:
+		case 2, 3:
 			h.Mode, h.Link, h.Size = typeSymlink|0o777, scriptPath(data[i+2]%13), 0
-			if arg >= 128 {
+			switch arg / 64 {
+			case 1:
+				h.Link = "../" + h.Link
+			case 2, 3:
 				h.Link = "/" + h.Link
 			}
 		case 4, 5:
