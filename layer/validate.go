@@ -56,7 +56,7 @@ func (x *Index) validateTree() error {
 			return fmt.Errorf("inode %d: %w", row, err)
 		}
 		if !in.isDir() {
-			if in.Children.Count != 0 {
+			if in.Children != (flat.Range{}) {
 				return fmt.Errorf("inode %d: children of a file", row)
 			}
 			continue
