@@ -383,3 +383,25 @@ func setChecksum(b []byte) {
 	}
 	copy(b[148:], fmt.Sprintf("%06o\x00 ", sum))
 }
+
+func TestNumber(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		field string
+		want  int64
+		bad   bool
+	}{
+		{"00000000017\x00", 15, false},
+		{"        17 \x00", 15, false},
+		{"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", 0, false},
+		{"\x80\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x05", 2<<32 | 5, false},
+		{"\x80\x00\x00\x00\x7f\xff\xff\xff\xff\xff\xff\xff", 1<<63 - 1, false},
+		{"\x80\x00\x00\x00\x80\x00\x00\x00\x00\x00\x00\x00", 0, true},
+		{"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 0, true},
+		{"00000000089\x00", 0, true},
+	} {
+		if got, err := number([]byte(c.field)); got != c.want && !c.bad || (err != nil) != c.bad {
+			t.Errorf("%q: %d, %v", c.field, got, err)
+		}
+	}
+}
