@@ -2,22 +2,23 @@ package layer
 
 import (
 	"context"
-	"fmt"
 	"io"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/peelfs/peel/internal/sentinel"
 )
 
 // Errors of this package, to be compared with errors.Is.
 var (
 	// ErrVerify: bytes do not have the digest they should have.
-	ErrVerify = fmt.Errorf("verification: %w", errdefs.ErrDataLoss)
+	ErrVerify = sentinel.New("verification failed", errdefs.ErrDataLoss)
 	// ErrMalformed: a layer or its table of contents breaks its format or a
 	// limit of this package.
-	ErrMalformed = fmt.Errorf("malformed layer: %w", errdefs.ErrInvalidArgument)
+	ErrMalformed = sentinel.New("malformed layer", errdefs.ErrInvalidArgument)
 	// ErrPlain: the layer has no table of contents that can be trusted, so
 	// that only Stream can index it. The error's text says why.
-	ErrPlain = fmt.Errorf("no table of contents: %w", errdefs.ErrNotImplemented)
+	ErrPlain = sentinel.New("no table of contents", errdefs.ErrNotImplemented)
 )
 
 // Source is a layer's blob where it lies, usually in a registry.

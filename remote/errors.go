@@ -15,30 +15,32 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/peelfs/peel/internal/sentinel"
 )
 
 // Errors of this package, to be compared with errors.Is.
 var (
 	// ErrNotFound: the registry does not know the image or blob.
-	ErrNotFound = fmt.Errorf("not in the registry: %w", errdefs.ErrNotFound)
+	ErrNotFound = sentinel.New("not in the registry", errdefs.ErrNotFound)
 	// ErrLogin: credentials are missing or refused. Registries also answer so
 	// to hide that a repository does not exist.
-	ErrLogin = fmt.Errorf("login needed: %w", errdefs.ErrUnauthenticated)
+	ErrLogin = sentinel.New("login needed", errdefs.ErrUnauthenticated)
 	// ErrDenied: the registry knows who asks, and refuses.
-	ErrDenied = fmt.Errorf("access denied: %w", errdefs.ErrPermissionDenied)
+	ErrDenied = sentinel.New("access denied", errdefs.ErrPermissionDenied)
 	// ErrUnreachable: no usable answer within the retry budget.
-	ErrUnreachable = fmt.Errorf("registry unreachable: %w", errdefs.ErrUnavailable)
+	ErrUnreachable = sentinel.New("registry unreachable", errdefs.ErrUnavailable)
 	// ErrRange: the registry does not serve this byte range; the blob can
 	// still be read from its start.
-	ErrRange = fmt.Errorf("byte range not served: %w", errdefs.ErrNotImplemented)
+	ErrRange = sentinel.New("byte range not served", errdefs.ErrNotImplemented)
 	// ErrVerify: bytes or lengths are not those that a digest or descriptor
 	// promises.
-	ErrVerify = fmt.Errorf("verification: %w", errdefs.ErrDataLoss)
+	ErrVerify = sentinel.New("verification failed", errdefs.ErrDataLoss)
 	// ErrAnswer: the answer breaks the distribution specification or a limit
 	// of this package.
-	ErrAnswer = fmt.Errorf("unusable answer: %w", errdefs.ErrUnknown)
+	ErrAnswer = sentinel.New("unusable answer", errdefs.ErrUnknown)
 	// ErrUsage: an argument or option cannot be used.
-	ErrUsage = fmt.Errorf("unusable argument: %w", errdefs.ErrInvalidArgument)
+	ErrUsage = sentinel.New("unusable argument", errdefs.ErrInvalidArgument)
 )
 
 // errStalled is the cause with which the watchdog cancels a request.

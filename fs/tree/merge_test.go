@@ -170,8 +170,8 @@ func TestMergeRefuses(t *testing.T) {
 		layers []headers
 		want   string
 	}{
-		{"link to nothing", []headers{{file("a", 0, 0)}, {hardlink("d/e/b", "x/y")}}, `d/e/b: malformed image: invalid argument: hard link to "x/y": no lower layer has it`},
-		{"link in the lowest layer", []headers{{hardlink("b", "a")}}, `b: malformed image: invalid argument: hard link to "a": no lower layer has it`},
+		{"link to nothing", []headers{{file("a", 0, 0)}, {hardlink("d/e/b", "x/y")}}, `d/e/b: malformed image: hard link to "x/y": no lower layer has it`},
+		{"link in the lowest layer", []headers{{hardlink("b", "a")}}, `b: malformed image: hard link to "a": no lower layer has it`},
 		{"link to a directory", []headers{{dir("a", 0)}, {hardlink("b", "a")}}, `hard link to "a": it is a directory`},
 		{"link below a file", []headers{{file("a", 0, 0)}, {hardlink("b", "a/c")}}, `hard link to "a/c": no lower layer has it`},
 		{"link to what was hidden before", []headers{{file("a", 0, 0)}, {whiteout(".", "a")}, {hardlink("b", "a")}}, `hard link to "a": no lower layer has it`},

@@ -6,28 +6,20 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/peelfs/peel/internal/sentinel"
 )
 
 // Errors of looking paths up, to be compared with errors.Is. The first two
 // are of the class errdefs.ErrNotFound.
 var (
-	ErrNotExist = error(&pathClass{"no such file or directory", []error{fs.ErrNotExist, errdefs.ErrNotFound}})
-	ErrNotDir   = error(&pathClass{"not a directory", []error{errdefs.ErrNotFound}})
-	ErrLoop     = error(&pathClass{"too many levels of symbolic links", []error{errdefs.ErrInvalidArgument}})
+	ErrNotExist = sentinel.New("no such file or directory", fs.ErrNotExist, errdefs.ErrNotFound)
+	ErrNotDir   = sentinel.New("not a directory", errdefs.ErrNotFound)
+	ErrLoop     = sentinel.New("too many levels of symbolic links", errdefs.ErrInvalidArgument)
 
-	errIsDir   = error(&pathClass{"is a directory", []error{errdefs.ErrInvalidArgument}})
-	errInvalid = error(&pathClass{"invalid argument", []error{fs.ErrInvalid, errdefs.ErrInvalidArgument}})
+	errIsDir   = sentinel.New("is a directory", errdefs.ErrInvalidArgument)
+	errInvalid = sentinel.New("invalid argument", fs.ErrInvalid, errdefs.ErrInvalidArgument)
 )
-
-// pathClass is an error with the text of an errno that belongs to classes of
-// other packages.
-type pathClass struct {
-	text    string
-	classes []error
-}
-
-func (c *pathClass) Error() string   { return c.text }
-func (c *pathClass) Unwrap() []error { return c.classes }
 
 // maxLinks is how many symlinks Resolve follows for one path, as Linux does
 // (path_resolution(7)).

@@ -1,17 +1,17 @@
 package tree
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/peelfs/peel/internal/flat"
+	"github.com/peelfs/peel/internal/sentinel"
 	"github.com/peelfs/peel/layer"
 )
 
 // ErrMalformed: the layers do not make a file system, or exceed a limit.
-var ErrMalformed = fmt.Errorf("malformed image: %w", errdefs.ErrInvalidArgument)
+var ErrMalformed = sentinel.New("malformed image", errdefs.ErrInvalidArgument)
 
 // File types and the mask that cuts them out of a mode, as Linux has them.
 const (
