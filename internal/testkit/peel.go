@@ -63,7 +63,7 @@ func NewPeel(t testing.TB) *Peel {
 func NewPeelAs(t testing.TB, uid, gid uint32) *Peel {
 	t.Helper()
 	// t.TempDir lies in a folder that only root may enter.
-	dir, err := os.MkdirTemp("", "peel-user-")
+	dir, err := os.MkdirTemp("", "peel-user-") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -109,11 +109,10 @@ func (w *podmanWriter) skippable(b []byte) int {
 	return at
 }
 
-func (w *podmanWriter) frame(b []byte) int64 {
+func (w *podmanWriter) frame(b []byte) {
 	if len(b) > 0 {
 		w.out.Write(w.enc.EncodeAll(b, nil))
 	}
-	return int64(w.out.Len())
 }
 
 func (w *podmanWriter) entries(archive []byte) error {
@@ -208,11 +207,12 @@ func podmanHeader(h *tar.Header) podmanEntry {
 // tarSplit is what podman needs to put the very same archive together again.
 func tarSplit(archive []byte) ([]byte, error) {
 	var b bytes.Buffer
-	r, err := asm.NewInputTarStream(bytes.NewReader(archive), storage.NewJSONPacker(&b), storage.NewDiscardFilePutter())
+	r, done, err := asm.NewInputTarStreamWithDone(bytes.NewReader(archive), storage.NewJSONPacker(&b), storage.NewDiscardFilePutter())
 	if err != nil {
 		return nil, err
 	}
-	if _, err := io.Copy(io.Discard, r); err != nil {
+	_, err = io.Copy(io.Discard, r)
+	if err := errors.Join(err, r.Close(), <-done); err != nil {
 		return nil, err
 	}
 	return b.Bytes(), nil

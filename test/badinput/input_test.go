@@ -64,8 +64,15 @@ func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	p := testkit.NewPeel(t)
 	for _, args := range [][]string{
-		{"mount"}, {"mount", "alpine"}, {"mount", "alpine", "a", "b"}, {"mount", "--no-such-flag", "alpine", "/mnt"},
-		{"no-such-command"}, {"umount"}, {"cat"}, {"ls"}, {"mount", "--pull", "sometimes", "alpine", "/mnt"},
+		{"mount"},
+		{"mount", "alpine"},
+		{"mount", "alpine", "a", "b"},
+		{"mount", "--no-such-flag", "alpine", "/mnt"},
+		{"no-such-command"},
+		{"umount"},
+		{"cat"},
+		{"ls"},
+		{"mount", "--pull", "sometimes", "alpine", "/mnt"},
 		{"mount", "--platform", "no/such/platform/at/all", "alpine", "/mnt"},
 	} {
 		expect(t, p, p.Run(args...), testkit.Usage)

@@ -73,8 +73,12 @@ func TestXattrs(t *testing.T) {
 				return string(buf[:n])
 			}
 			for _, tc := range []struct{ name, attr, want string }{
-				{"notes", "user.note", "hello"}, {"notes", "user.big", big}, {"notes", "user.empty", ""},
-				{"dir", "user.dir", "yes"}, {"notes", "user.none", unix.ENODATA.Error()}, {"link", "security.capability", unix.ENODATA.Error()},
+				{"notes", "user.note", "hello"},
+				{"notes", "user.big", big},
+				{"notes", "user.empty", ""},
+				{"dir", "user.dir", "yes"},
+				{"notes", "user.none", unix.ENODATA.Error()},
+				{"link", "security.capability", unix.ENODATA.Error()},
 			} {
 				if got := get(tc.name, tc.attr); got != tc.want {
 					t.Errorf("%s of %s: %.40q, want %.40q", tc.attr, tc.name, got, tc.want)
