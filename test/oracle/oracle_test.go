@@ -75,6 +75,7 @@ func TestDebian(t *testing.T) {
 		reg := testkit.NewRegistry(t)
 		for _, tag := range s.Tags {
 			t.Run(s.Name+"/"+tag, func(t *testing.T) {
+				t.Parallel()
 				reg.Push(t, s.Layout, tag, s.Name)
 				compare(t, reg.Ref(s.Name, tag), tag, s.Expected)
 			})
