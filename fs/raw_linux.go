@@ -22,8 +22,7 @@ const forever = 1 << 40
 const blockSize = 4096
 
 // table answers FUSE requests from a tree: node id = row + 1. The embedded
-// default answers ENOSYS to everything else, opens included, which the kernel
-// takes as leave to never ask again (Linux 3.16, opendir 5.1).
+// default answers ENOSYS to what changes things.
 type table struct {
 	fuse.RawFileSystem
 	tree *tree.Tree
@@ -91,6 +90,19 @@ func (t *table) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut
 	t.attr(row, &out.Attr)
 	return fuse.OK
 }
+
+// Open and OpenDir tell the kernel to open by itself from now on: it then keeps
+// pages and listings of a file cached from one open to the next, and sends no
+// RELEASE (Linux 3.16, directories 5.1).
+func (t *table) Open(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status { return fuse.ENOSYS }
+
+// OpenDir is like Open.
+func (t *table) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status {
+	return fuse.ENOSYS
+}
+
+// Flush is never needed, and after this answer never asked for again.
+func (t *table) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
 
 func (t *table) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
 	row, ok := t.row(h.NodeId)

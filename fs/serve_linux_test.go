@@ -29,10 +29,12 @@ import (
 type pattern struct {
 	hold    chan struct{} // reads wait until it is closed
 	waiting atomic.Int32
+	calls   atomic.Int32
 	broken  error
 }
 
 func (p *pattern) ReadAt(ctx context.Context, _ int, b []byte, addr int64) (int, error) {
+	p.calls.Add(1)
 	p.waiting.Add(1)
 	defer p.waiting.Add(-1)
 	select {
@@ -176,6 +178,27 @@ func TestMountShowsTheTable(t *testing.T) {
 	var sfs unix.Statfs_t
 	if err := unix.Statfs(dir, &sfs); err != nil || sfs.Files != dirs*(filesEach+1)+4 || int64(sfs.Blocks)*sfs.Bsize < fileSize {
 		t.Errorf("statfs: %+v, %v", sfs, err)
+	}
+}
+
+// What was read once is the kernel's: no open asks again, and the second read
+// of a file or a directory costs no request.
+func TestWarmReadsCostNoRequest(t *testing.T) {
+	t.Parallel()
+	data := &pattern{}
+	dir, _ := serve(t, data)
+	name := filepath.Join(dir, "big")
+	read := func() {
+		t.Helper()
+		if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, want(0, fileSize)) {
+			t.Fatalf("big: %d bytes, %v", len(got), err)
+		}
+	}
+	read()
+	before := data.calls.Load()
+	read()
+	if after := data.calls.Load(); after != before {
+		t.Errorf("the second read of a file cost %d requests", after-before)
 	}
 }
 
