@@ -66,7 +66,7 @@ func FuzzRefFile(f *testing.F) {
 	f.Add(".", "..")
 	f.Fuzz(func(t *testing.T, a, b string) {
 		x, y := refFile(a), refFile(b)
-		if (a == b) != (strings.EqualFold(x, y)) {
+		if (a == b) != strings.EqualFold(x, y) {
 			t.Errorf("%q and %q are kept in %q and %q", a, b, x, y)
 		}
 		if x == "" || len(x) > 255 || x[0] == '.' || strings.ContainsAny(x, "/\\:\x00") {

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -57,14 +58,14 @@ func CheckFUSE() error {
 
 // mountFUSE opens /dev/fuse and mounts it on dir. The descriptor answers for
 // the file system until it is closed or unmounted.
-func mountFUSE(dir string, o MountOptions) (fd int, err error) {
+func mountFUSE(ctx context.Context, dir string, o MountOptions) (fd int, err error) {
 	if os.Geteuid() == 0 {
 		fd, err = mountDirect(dir, o)
 		if !errors.Is(err, unix.EPERM) {
 			return fd, err
 		}
 	}
-	return mountHelper(dir, o)
+	return mountHelper(ctx, dir, o)
 }
 
 // mountDirect mounts by mount(2). Devices and set-uid programs of the image
@@ -85,7 +86,7 @@ func mountDirect(dir string, o MountOptions) (int, error) {
 
 // mountHelper mounts through the set-uid program fusermount3, which opens the
 // device itself and passes it back over a socket.
-func mountHelper(dir string, o MountOptions) (int, error) {
+func mountHelper(ctx context.Context, dir string, o MountOptions) (int, error) {
 	helper, err := fusermount()
 	if err != nil {
 		return -1, err
@@ -99,7 +100,7 @@ func mountHelper(dir string, o MountOptions) (int, error) {
 	defer theirs.Close()
 
 	opts := append(o.options(), "ro", "nosuid", "nodev", "subtype="+fsType, "fsname="+escapeOption(o.Source))
-	cmd := exec.Command(helper, "-o", strings.Join(opts, ","), "--", dir)
+	cmd := exec.CommandContext(ctx, helper, "-o", strings.Join(opts, ","), "--", dir)
 	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
 	cmd.ExtraFiles = []*os.File{theirs}
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -165,7 +166,8 @@ func escapeOption(s string) string {
 }
 
 // Unmount removes the mount on dir. What still has files open there is told
-// by the error (EBUSY).
+// by the error (EBUSY). It takes no context: unmounting is what is done last,
+// when every context has ended.
 func Unmount(dir string) error {
 	err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
 	if err == nil {
@@ -176,7 +178,7 @@ func Unmount(dir string) error {
 		if herr != nil {
 			return herr
 		}
-		out, err := exec.Command(helper, "-u", "--", dir).CombinedOutput()
+		out, err := exec.CommandContext(context.Background(), helper, "-u", "--", dir).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("umount %s: %s", dir, helperMessage(out, err))
 		}

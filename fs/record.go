@@ -129,7 +129,7 @@ func listen(dir string) (l net.Listener, err error) {
 		return nil, err
 	}
 	err = viaFolder(dir, func(addr string) error {
-		l, err = net.Listen("unix", addr)
+		l, err = (&net.ListenConfig{}).Listen(context.Background(), "unix", addr)
 		if ul, ok := l.(*net.UnixListener); ok {
 			ul.SetUnlinkOnClose(false) // the address means nothing later; Close removes the folder
 		}

@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,7 +53,9 @@ func TestDeadServerIsListedAsDead(t *testing.T) {
 	if err := p.srv.Close(); err != nil {
 		t.Fatal(err)
 	}
-	<-p.done
+	if err := <-p.done; !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
+	}
 	got, err := List(t.Context(), root)
 	if err != nil || len(got) != 1 || got[0].State != "dead" || got[0].Mountpoint != "/mnt/b" || got[0].LastError == "" {
 		t.Fatalf("got %+v, %v", got, err)

@@ -107,7 +107,7 @@ func serve(t *testing.T, data *pattern) (dir string, failures *atomic.Int32) {
 		close(data.hold)
 	}
 	dir = t.TempDir()
-	fd, err := mountFUSE(dir, MountOptions{Source: "sample, of the test"})
+	fd, err := mountFUSE(t.Context(), dir, MountOptions{Source: "sample, of the test"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ func Mount(ctx context.Context, m *Image, dir string, o MountOptions) (*Server, 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	fd, err := mountFUSE(dir, o)
+	fd, err := mountFUSE(ctx, dir, o)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func Mount(ctx context.Context, m *Image, dir string, o MountOptions) (*Server, 
 		close(s.done)
 	}()
 	if err := settle(dir); err != nil {
-		return nil, errors.Join(err, s.Unmount())
+		return nil, errors.Join(err, s.Unmount()) //nolint:contextcheck // it takes none
 	}
 	return s, nil
 }

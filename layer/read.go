@@ -7,9 +7,10 @@ import (
 	"runtime"
 	"sync"
 
-	"github.com/peelfs/peel/internal/flight"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/peelfs/peel/internal/flight"
 )
 
 // Rechecker is a Store that remembers spans over a reboot of the machine,

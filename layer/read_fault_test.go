@@ -14,8 +14,9 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/peelfs/peel/internal/flat"
 	"github.com/sirupsen/logrus"
+
+	"github.com/peelfs/peel/internal/flat"
 )
 
 func TestWrongBytesAreFetchedOnceMoreAndNeverServed(t *testing.T) {

@@ -146,7 +146,7 @@ func (s *streaming) pump(ctx context.Context, in *inflater) error {
 				return err
 			}
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
@@ -164,7 +164,7 @@ func (s *streaming) hash(ctx context.Context) error {
 	sum := algorithm.Hash()
 	for {
 		buf, err := receive(ctx, s.inflated)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			s.gotDiff = digest.NewDigest(algorithm, sum)
 			return nil
 		}

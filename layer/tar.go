@@ -26,7 +26,7 @@ func (p *tarParser) run(r *blockReader) {
 	for next := int64(0); ; {
 		r.keepFrom(next)
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return
 		}
 		if err != nil {
@@ -204,7 +204,7 @@ func (r *blockReader) Seek(off int64, whence int) (int64, error) {
 	}
 	for off > 0 {
 		err := r.more()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -222,7 +222,7 @@ func (r *blockReader) Seek(off int64, whence int) (int64, error) {
 func (r *blockReader) drain() error {
 	for {
 		r.rest = nil
-		if err := r.more(); err == io.EOF {
+		if err := r.more(); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err

@@ -233,8 +233,10 @@ func (h *Header) setNumbers(uid, gid, major, minor int64) error {
 		value, most int64
 		to          *uint32
 	}{
-		{"user", uid, maxID, &h.UID}, {"group", gid, maxID, &h.GID},
-		{"major device", major, maxDevice, &h.RdevMajor}, {"minor device", minor, maxDevice, &h.RdevMinor},
+		{"user", uid, maxID, &h.UID},
+		{"group", gid, maxID, &h.GID},
+		{"major device", major, maxDevice, &h.RdevMajor},
+		{"minor device", minor, maxDevice, &h.RdevMinor},
 	} {
 		if f.value < 0 || f.value > f.most {
 			return fmt.Errorf("%s number %d", f.what, f.value)

@@ -171,8 +171,10 @@ func TestReadIndexPlain(t *testing.T) {
 		{"zstd:chunked annotation, gzip layer", good, with(mediaGzip, map[string]string{early.ManifestChecksumAnnotation: digest.FromBytes(nil).String()}), 0, "no annotation"},
 		{"zstd:chunked without footer", plainGzip, with(mediaZstd, map[string]string{early.ManifestChecksumAnnotation: digest.FromBytes(nil).String()}), 1, "no zstd:chunked footer"},
 		{"table in the footer's dreams", append(bytes.Clone(plainGzip), footer51(1<<40)...), esgz, 1, "the footer puts"},
-		{"zstd footer of another type", append(make([]byte, 200), "\x05\x00\x00\x00\x00\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x00\x00\x00\x00GnUlInUx"...),
-			with(mediaZstd, map[string]string{early.ManifestChecksumAnnotation: digest.FromBytes(nil).String()}), 1, "of type 9"},
+		{
+			"zstd footer of another type", append(make([]byte, 200), "\x05\x00\x00\x00\x00\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x00\x00\x00\x00GnUlInUx"...),
+			with(mediaZstd, map[string]string{early.ManifestChecksumAnnotation: digest.FromBytes(nil).String()}), 1, "of type 9",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -49,7 +49,7 @@ func (c *Client) Blob(ctx context.Context, ref reference.Named, d ocispec.Descri
 	}
 	raw := make([]byte, d.Size)
 	_, err = io.ReadFull(r, raw)
-	r.Close() //nolint:errcheck,gosec // read to the end or failed already
+	r.Close() //nolint:errcheck // read to the end or failed already
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +190,7 @@ func (b *Blob) askPlace(ctx context.Context, l *location, w window, p *pace) *an
 	}
 	if !slices.Contains([]int{http.StatusOK, http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable}, a.StatusCode) {
 		b.forget(l)
-		a.Body.Close() //nolint:errcheck,gosec // nothing of it is used
+		a.Body.Close() //nolint:errcheck // nothing of it is used
 		return nil
 	}
 	return a
@@ -239,6 +239,6 @@ func (b *Blob) accept(e *endpoint, a *answer, w window) (*part, error) {
 	default:
 		err = statusFault(host, e.login(), a.Response)
 	}
-	a.Body.Close() //nolint:errcheck,gosec // nothing of it is used
+	a.Body.Close() //nolint:errcheck // nothing of it is used
 	return nil, err
 }

@@ -115,7 +115,7 @@ func TestReadRangeFaults(t *testing.T) {
 		{"206 from elsewhere", part206(content[:n], fmt.Sprintf("bytes 0-%d/300000", n-1)), []string{whole}, ErrRange},
 		{"206 without Content-Range", part206(content[off:off+n], ""), []string{whole}, ErrRange},
 		{"206 of another blob", part206(content[off:off+n], fmt.Sprintf("bytes %d-%d/300001", off, off+n-1)), []string{whole}, ErrVerify},
-		{"200 for a near range", func(_ int, w http.ResponseWriter, r *http.Request) bool {
+		{"200 for a near range", func(_ int, _ http.ResponseWriter, r *http.Request) bool {
 			r.Header.Del("Range")
 			return false
 		}, []string{whole}, nil},
@@ -344,7 +344,9 @@ func TestOpenBodyHoldsItsSlot(t *testing.T) {
 	if _, err := readRange(ctx, b, 5, 5); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("second: %v", err)
 	}
-	held.Close()
+	if err := held.Close(); err != nil {
+		t.Error(err)
+	}
 	wantRange(t, b, content, 5, 5)
 	if len(c.limiter.hosts) != 0 {
 		t.Error("a slot is lost")
@@ -415,7 +417,9 @@ func BenchmarkReadRange(b *testing.B) {
 				if _, err := io.Copy(io.Discard, r); err != nil {
 					b.Fatal(err)
 				}
-				r.Close()
+				if err := r.Close(); err != nil {
+					b.Fatal(err)
+				}
 			}
 			end := c.Stats()
 			b.ReportMetric(float64(end.Requests-start.Requests)/float64(b.N), "requests/op")

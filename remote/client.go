@@ -62,7 +62,7 @@ func (c *Client) Ping(ctx context.Context, domain string) error {
 		if err != nil {
 			return err
 		}
-		defer a.Body.Close() //nolint:errcheck // read to the end or of no use
+		defer a.Body.Close()
 		if a.StatusCode == http.StatusOK || a.StatusCode == http.StatusUnauthorized {
 			return nil
 		}

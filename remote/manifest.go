@@ -88,7 +88,7 @@ func (c *Client) manifestFrom(ctx context.Context, d document, p *pace) ([]byte,
 	if err != nil {
 		return nil, none, err
 	}
-	defer a.Body.Close() //nolint:errcheck // read to the end or of no use
+	defer a.Body.Close()
 	if a.StatusCode != http.StatusOK {
 		return nil, none, statusFault(host, d.endpoint.login(), a.Response)
 	}

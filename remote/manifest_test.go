@@ -117,7 +117,9 @@ func TestManifestConnectionErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	closed.Close()
+	if err := closed.Close(); err != nil {
+		t.Fatal(err)
+	}
 	plain := newHost(t, func(http.ResponseWriter, *http.Request) {})
 	_, port, _ := net.SplitHostPort(plain.addr())
 	secure := newUnstartedHost(t, func(http.ResponseWriter, *http.Request) {})

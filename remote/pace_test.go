@@ -117,15 +117,15 @@ func TestWatchdog(t *testing.T) {
 		b, w := pipeBody(t.Context(), newPace(Retry{Progress: 5 * time.Second}.withDefaults()))
 		defer b.Close()
 		go func() {
-			w.Write([]byte("a")) //nolint:errcheck // the reader tells
-			time.Sleep(4 * time.Second)
-			w.Write([]byte("b")) //nolint:errcheck // the reader tells
+			w.Write([]byte("a"))        //nolint:errcheck // the reader tells
+			time.Sleep(4 * time.Second) //nolint:forbidigo // the clock of the bubble
+			w.Write([]byte("b"))        //nolint:errcheck // the reader tells
 		}()
 		p := make([]byte, 1)
 		if _, err := b.Read(p); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Hour) // a slow consumer is not a stalled server
+		time.Sleep(time.Hour) //nolint:forbidigo // the clock of the bubble: a slow consumer is not a stalled server
 		if _, err := b.Read(p); err != nil || p[0] != 'b' {
 			t.Fatal(err)
 		}

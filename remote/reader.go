@@ -114,7 +114,7 @@ func (r *rangeReader) reopen() error {
 // close ends the current part. Its error says nothing: the bytes are read.
 func (r *rangeReader) close() {
 	if r.cur != nil && r.cur.body != nil {
-		r.cur.body.Close() //nolint:errcheck,gosec // see above
+		r.cur.body.Close() //nolint:errcheck // see above
 		r.cur.body = nil
 	}
 }

@@ -34,13 +34,14 @@ func (c *Client) get(ctx context.Context, r request, p *pace) (*answer, error) {
 	at, renewed, fresh := r.url, false, ""
 	for hops := 0; ; {
 		own := r.endpoint.owns(at)
-		var authorization string
-		if own && r.repo != "" {
-			if authorization = fresh; fresh == "" {
-				var err error
-				if authorization, err = c.header(ctx, r.endpoint.authority(r.repo), p); err != nil {
-					return nil, err
-				}
+		authorization := fresh
+		switch {
+		case !own || r.repo == "":
+			authorization = ""
+		case fresh == "":
+			var err error
+			if authorization, err = c.header(ctx, r.endpoint.authority(r.repo), p); err != nil {
+				return nil, err
 			}
 		}
 		a, err := c.send(ctx, r.hop(at, authorization), p)
@@ -50,11 +51,8 @@ func (c *Client) get(ctx context.Context, r request, p *pace) (*answer, error) {
 		a.hops = hops
 		switch {
 		case isRedirect(a.StatusCode):
-			if hops++; hops > maxHops {
-				err = &fault{class: ErrAnswer, text: r.endpoint.base.Host + " redirects without end"}
-			} else {
-				at, err = follow(at, a.peer, a.Header.Get("Location"))
-			}
+			hops++
+			at, err = r.follow(at, a, hops)
 		case a.StatusCode == http.StatusUnauthorized && own && r.repo != "" && !renewed:
 			renewed = true
 			want := refusal{stale: authorization, challenge: auth.ParseAuthHeader(a.Header)}
@@ -68,11 +66,19 @@ func (c *Client) get(ctx context.Context, r request, p *pace) (*answer, error) {
 		default:
 			return a, nil
 		}
-		a.Body.Close() //nolint:errcheck,gosec // nothing of it is used
+		a.Body.Close() //nolint:errcheck // nothing of it is used
 		if err != nil {
 			return nil, err
 		}
 	}
+}
+
+// follow returns where the redirect a leads, the hops-th in a row.
+func (r request) follow(at *url.URL, a *answer, hops int) (*url.URL, error) {
+	if hops > maxHops {
+		return nil, &fault{class: ErrAnswer, text: r.endpoint.base.Host + " redirects without end"}
+	}
+	return follow(at, a.peer, a.Header.Get("Location"))
 }
 
 // hop is one HTTP request of a get.
@@ -118,7 +124,7 @@ func (c *Client) send(ctx context.Context, h hop, p *pace) (*answer, error) {
 		req.Header.Set("User-Agent", c.o.UserAgent)
 	}
 	dog.arm()
-	resp, err := h.client.Do(req)
+	resp, err := h.client.Do(req) //nolint:bodyclose // the answer is the caller's to close
 	dog.disarm(0)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {

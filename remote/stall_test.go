@@ -61,7 +61,9 @@ func wireClient(t *testing.T, h http.Handler) (c *Client, stop func()) {
 	r.transports[0].DialContext = w.dial
 	return c, func() {
 		c.Close()
-		s.Close()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
 		synctest.Wait()
 	}
 }

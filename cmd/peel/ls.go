@@ -59,7 +59,7 @@ func (o *lsOptions) run(ctx context.Context, arg string) error {
 		if o.json {
 			err = o.listJSON(ctx, w, v, place{t.path, row})
 		} else {
-			err = o.list(ctx, &lister{w: w, view: v, terminal: isTerminal(o.out)}, place{t.path, row})
+			err = o.list(ctx, &lister{w: w, view: v, terminal: isTerminal(o.out), long: o.long}, place{t.path, row})
 		}
 		if err != nil {
 			return err
@@ -98,7 +98,7 @@ func (o *lsOptions) list(ctx context.Context, l *lister, p place) error {
 		return err
 	}
 	if !isDir(l.view.Inodes[p.row].Mode) {
-		return l.write([]place{p}, o.long)
+		return l.write([]place{p})
 	}
 	if o.recursive {
 		if err := l.heading(p.path); err != nil {
@@ -106,7 +106,7 @@ func (o *lsOptions) list(ctx context.Context, l *lister, p place) error {
 		}
 	}
 	names := o.children(l.view, p)
-	if err := l.write(names, o.long); err != nil || !o.recursive {
+	if err := l.write(names); err != nil || !o.recursive {
 		return err
 	}
 	for _, c := range names {
@@ -156,6 +156,7 @@ type lister struct {
 	w        io.Writer
 	view     *view
 	terminal bool
+	long     bool
 	begun    bool // something was written before
 }
 
@@ -169,9 +170,9 @@ func (l *lister) heading(path string) error {
 	return err
 }
 
-func (l *lister) write(names []place, long bool) error {
+func (l *lister) write(names []place) error {
 	var col [4]int // widths of links, uid, gid, size
-	if long {
+	if l.long {
 		for _, p := range names {
 			for i, s := range l.numbers(p.row) {
 				col[i] = max(col[i], len(s))

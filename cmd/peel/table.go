@@ -67,7 +67,7 @@ func shortDigest(d string) string {
 
 // shown is a name from an image as it may be written to w: a terminal must not
 // obey it.
-func shown(name string, terminal bool) string {
+func shown(name string, terminal bool) string { //nolint:revive // not a mode, but what the name is for
 	if terminal && (!utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) })) {
 		return strconv.Quote(name)
 	}

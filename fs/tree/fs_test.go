@@ -58,8 +58,10 @@ func TestFSInfo(t *testing.T) {
 	h := file("f", 0, 10)
 	h.Mode, h.MtimeSec, h.MtimeNsec, h.UID = typeFile|0o6751, -2, 5e8, 1000
 	tr := mergeAll(t, []layer.Header{
-		h, symlink("l", "f"), dir("t", 0o1777), {Name: "p", Mode: typeFIFO | 0o600},
-		{Name: "c", Mode: typeChar}, {Name: "b", Mode: typeBlock},
+		h, symlink("l", "f"), dir("t", 0o1777),
+		{Name: "p", Mode: typeFIFO | 0o600},
+		{Name: "c", Mode: typeChar},
+		{Name: "b", Mode: typeBlock},
 	})
 	fsys := tr.FS(t.Context(), pattern{})
 	for name, want := range map[string]fs.FileMode{

@@ -69,7 +69,7 @@ func (u *upper) linkTarget(view fileMap, p string) (*node, error) {
 	for range 40 {
 		found, next := u.linkedIn(func(p string) *node { return u.shown(view, p) }, p)
 		if found == nil {
-			found, next = u.linkedIn(func(p string) *node { return view[p] }, p)
+			found, _ = u.linkedIn(func(p string) *node { return view[p] }, p)
 			next = ""
 		}
 		switch {

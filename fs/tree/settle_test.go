@@ -21,20 +21,38 @@ func TestMergeBehindSymlinks(t *testing.T) {
 		layers []headers
 		want   []string
 	}{
-		{"file", []headers{merged, {file("lib/x", 0, 0), file("lib/a", 0, 0)}},
-			[]string{"lib=0", "usr/", "usr/lib/", "usr/lib/a=1", "usr/lib/s/", "usr/lib/s/a=0", "usr/lib/x=1"}},
+		{
+			"file",
+			[]headers{merged, {file("lib/x", 0, 0), file("lib/a", 0, 0)}},
+			[]string{"lib=0", "usr/", "usr/lib/", "usr/lib/a=1", "usr/lib/s/", "usr/lib/s/a=0", "usr/lib/x=1"},
+		},
 		{"whiteout", []headers{merged, {whiteout("lib", "a"), whiteout("lib/s", "a")}}, []string{"lib=0", "usr/", "usr/lib/", "usr/lib/s/"}},
 		{"opaque", []headers{merged, {opaque("lib"), file("lib/x", 0, 0)}}, []string{"lib=0", "usr/", "usr/lib/", "usr/lib/x=1"}},
-		{"described directory", []headers{merged, {dir("lib/s", 0o700), dir("lib/t", 0o700)}},
-			[]string{"lib=0", "usr/", "usr/lib/", "usr/lib/a=0", "usr/lib/s/", "usr/lib/s/a=0", "usr/lib/t/"}},
-		{"joins what the layer has there", []headers{merged, {file("usr/lib/s/b", 0, 0), file("lib/s/c", 0, 0)}},
-			[]string{"lib=0", "usr/", "usr/lib/", "usr/lib/a=0", "usr/lib/s/", "usr/lib/s/a=0", "usr/lib/s/b=1", "usr/lib/s/c=1"}},
-		{"two layers above", []headers{merged, {file("x", 0, 0)}, {file("lib/s/b", 0, 0)}, {file("lib/s/c", 0, 0), whiteout("lib/s", "a")}},
-			[]string{"lib=0", "usr/", "usr/lib/", "usr/lib/a=0", "usr/lib/s/", "usr/lib/s/b=2", "usr/lib/s/c=3", "x=1"}},
-		{"chain", []headers{{symlink("a", "b"), symlink("b", "/d/c"), symlink("d/c", "../e"), dir("e", 0)}, {file("a/x", 0, 0)}},
-			[]string{"a=0", "b=0", "d/", "d/c=0", "e/", "e/x=1"}},
-		{"symlink below a symlink", []headers{{symlink("a", "b"), symlink("b/c", "../d"), dir("d", 0)}, {file("a/c/x", 0, 0)}},
-			[]string{"a=0", "b/", "b/c=0", "d/", "d/x=1"}},
+		{
+			"described directory",
+			[]headers{merged, {dir("lib/s", 0o700), dir("lib/t", 0o700)}},
+			[]string{"lib=0", "usr/", "usr/lib/", "usr/lib/a=0", "usr/lib/s/", "usr/lib/s/a=0", "usr/lib/t/"},
+		},
+		{
+			"joins what the layer has there",
+			[]headers{merged, {file("usr/lib/s/b", 0, 0), file("lib/s/c", 0, 0)}},
+			[]string{"lib=0", "usr/", "usr/lib/", "usr/lib/a=0", "usr/lib/s/", "usr/lib/s/a=0", "usr/lib/s/b=1", "usr/lib/s/c=1"},
+		},
+		{
+			"two layers above",
+			[]headers{merged, {file("x", 0, 0)}, {file("lib/s/b", 0, 0)}, {file("lib/s/c", 0, 0), whiteout("lib/s", "a")}},
+			[]string{"lib=0", "usr/", "usr/lib/", "usr/lib/a=0", "usr/lib/s/", "usr/lib/s/b=2", "usr/lib/s/c=3", "x=1"},
+		},
+		{
+			"chain",
+			[]headers{{symlink("a", "b"), symlink("b", "/d/c"), symlink("d/c", "../e"), dir("e", 0)}, {file("a/x", 0, 0)}},
+			[]string{"a=0", "b=0", "d/", "d/c=0", "e/", "e/x=1"},
+		},
+		{
+			"symlink below a symlink",
+			[]headers{{symlink("a", "b"), symlink("b/c", "../d"), dir("d", 0)}, {file("a/c/x", 0, 0)}},
+			[]string{"a=0", "b/", "b/c=0", "d/", "d/x=1"},
+		},
 		{"symlink of another layer", []headers{{symlink("a", "b")}, {symlink("b", "c")}, {file("a/x", 0, 0)}}, []string{"a=0", "b=1", "c/", "c/x=2"}},
 		{"dangling", []headers{{symlink("lib", "usr/lib")}, {file("lib/s/x", 0, 0)}}, []string{"lib=0", "usr/", "usr/lib/", "usr/lib/s/", "usr/lib/s/x=1"}},
 		{"dangling, whiteouts only", []headers{{symlink("lib", "usr/lib")}, {whiteout("lib", "x"), opaque("lib/s")}}, []string{"lib=0"}},
@@ -43,18 +61,33 @@ func TestMergeBehindSymlinks(t *testing.T) {
 		{"back from a file", []headers{{symlink("a", "f/../d"), file("f", 0, 0)}, {file("a/x", 0, 0)}}, []string{"a=0", "d/", "d/x=1", "f=0"}},
 		{"out of the root", []headers{{symlink("a", "../../../etc")}, {file("a/x", 0, 0)}}, []string{"a=0", "etc/", "etc/x=1"}},
 		{"to the root", []headers{{symlink("d/a", "/"), file("y", 0, 0)}, {file("d/a/x", 0, 0), whiteout("d/a", "y")}}, []string{"d/", "d/a=0", "x=1"}},
-		{"symlink hidden by a whiteout", []headers{merged, {whiteout(".", "lib"), file("lib/x", 0, 0)}},
-			[]string{"lib/", "lib/x=1", "usr/", "usr/lib/", "usr/lib/a=0", "usr/lib/s/", "usr/lib/s/a=0"}},
+		{
+			"symlink hidden by a whiteout",
+			[]headers{merged, {whiteout(".", "lib"), file("lib/x", 0, 0)}},
+			[]string{"lib/", "lib/x=1", "usr/", "usr/lib/", "usr/lib/a=0", "usr/lib/s/", "usr/lib/s/a=0"},
+		},
 		{"symlink hidden by an opaque parent", []headers{{symlink("d/l", "/e"), dir("e", 0)}, {opaque("d"), file("d/l/x", 0, 0)}}, []string{"d/", "d/l/", "d/l/x=1", "e/"}},
-		{"symlink that a lower layer hid", []headers{merged, {whiteout(".", "lib")}, {file("lib/x", 0, 0)}},
-			[]string{"lib/", "lib/x=2", "usr/", "usr/lib/", "usr/lib/a=0", "usr/lib/s/", "usr/lib/s/a=0"}},
+		{
+			"symlink that a lower layer hid",
+			[]headers{merged, {whiteout(".", "lib")}, {file("lib/x", 0, 0)}},
+			[]string{"lib/", "lib/x=2", "usr/", "usr/lib/", "usr/lib/a=0", "usr/lib/s/", "usr/lib/s/a=0"},
+		},
 		{"hard link to a symlink", []headers{merged, {hardlink("l", "lib")}, {file("l/x", 0, 0), opaque("l")}}, []string{"l=0", "lib=0", "usr/", "usr/lib/", "usr/lib/x=2"}},
-		{"target that the layer moves", []headers{{symlink("a", "b"), file("b/y", 0, 0)}, {whiteout(".", "b"), symlink("b", "c"), file("a/x", 0, 0)}},
-			[]string{"a=0", "b=1", "c/", "c/x=1"}},
-		{"a name twice", []headers{merged, {file("usr/lib/x/y", 0, 0), file("lib/x", 0, 0)}},
-			[]string{"lib=0", "usr/", "usr/lib/", "usr/lib/a=0", "usr/lib/s/", "usr/lib/s/a=0", "usr/lib/x=1"}},
-		{"a directory in the place of a file", []headers{{symlink("lib", "d"), file("d/x/a", 0, 0)}, {file("d/x", 0, 0), file("lib/x/y", 0, 0)}},
-			[]string{"d/", "d/x/", "d/x/y=1", "lib=0"}},
+		{
+			"target that the layer moves",
+			[]headers{{symlink("a", "b"), file("b/y", 0, 0)}, {whiteout(".", "b"), symlink("b", "c"), file("a/x", 0, 0)}},
+			[]string{"a=0", "b=1", "c/", "c/x=1"},
+		},
+		{
+			"a name twice",
+			[]headers{merged, {file("usr/lib/x/y", 0, 0), file("lib/x", 0, 0)}},
+			[]string{"lib=0", "usr/", "usr/lib/", "usr/lib/a=0", "usr/lib/s/", "usr/lib/s/a=0", "usr/lib/x=1"},
+		},
+		{
+			"a directory in the place of a file",
+			[]headers{{symlink("lib", "d"), file("d/x/a", 0, 0)}, {file("d/x", 0, 0), file("lib/x/y", 0, 0)}},
+			[]string{"d/", "d/x/", "d/x/y=1", "lib=0"},
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

@@ -43,7 +43,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if s.dir, err = os.MkdirTemp("", "peel-demo-"); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.clean()) }()
+	defer func() { err = errors.Join(err, s.clean()) }() //nolint:contextcheck // ctx may have ended
 	for _, sub := range []string{"blobs", "tmp", "cache", "mnt", "unpacked"} {
 		if err := os.Mkdir(s.path(sub), 0o700); err != nil {
 			return err
