@@ -20,19 +20,19 @@ type recipe struct {
 	layers [3][]string
 }
 
-// recipeVersion changes with everything in this file that changes the images.
-const recipeVersion = 3
+// recipeVersion changes with everything in this package that changes the images.
+const recipeVersion = 4
 
 func recipes() []recipe {
 	return []recipe{
 		{"python", [3][]string{
-			{"base-files", "libc6", "bash", "coreutils", "tzdata", "python3.11-minimal", "libpython3.11-minimal", "linux-libc-dev"},
-			{"libpython3.11-stdlib", "vim-runtime", "zlib1g", "libexpat1"},
+			{"base-files", "libc6", "tzdata", "python3.11-minimal", "libpython3.11-minimal", "linux-libc-dev"},
+			{"libpython3.11-stdlib", "ncurses-term", "zlib1g", "libexpat1"},
 			{"perl-modules-5.36", "adduser"},
 		}},
 		{"terminal", [3][]string{
 			{"base-files", "libc6", "dash", "perl-base", "ncurses-term", "ncurses-base"},
-			{"git", "perl-modules-5.36", "manpages"},
+			{"perl-modules-5.36", "manpages"},
 			{"tzdata", "mime-support", "iputils-ping", "linux-libc-dev"},
 		}},
 	}

@@ -24,6 +24,13 @@ import (
 // buildTime bounds the download and the building of an image.
 const buildTime = 8 * time.Minute
 
+// Tags of a sample that are not a form.
+const (
+	Mixed  = "mixed"              // each layer in another form
+	Docker = "docker"             // Docker's media types, behind a manifest list
+	Skopeo = "zstdchunked-skopeo" // all layers converted by skopeo
+)
+
 // A Sample is an image in every form, in one OCI layout, and what each of its
 // tags must show.
 type Sample struct {
@@ -103,13 +110,16 @@ func locked(path string, do func() error) (err error) {
 
 // build makes the sample in a folder of its own and moves it to dir when whole.
 func (r recipe) build(ctx context.Context, dir string) error {
-	tmp, err := os.MkdirTemp(store(), "building-")
-	if err != nil {
+	tmp := dir + ".building" // may be there still from a run that was killed
+	if err := errors.Join(os.RemoveAll(tmp), os.Mkdir(tmp, 0o755)); err != nil {
 		return err
 	}
 	layers, err := r.entries(ctx)
 	if err == nil {
 		err = writeForms(filepath.Join(tmp, "layout"), layers)
+	}
+	if err == nil {
+		err = writeSkopeo(ctx, filepath.Join(tmp, "layout"))
 	}
 	if err == nil {
 		err = writeExpected(ctx, tmp, layers)
@@ -182,7 +192,7 @@ func writeForms(dir string, layers [][]Entry) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(l.Tag("mixed", mixed), l.Tag("docker", index))
+	return errors.Join(l.Tag(Mixed, mixed), l.Tag(Docker, index))
 }
 
 func encodeAll(layers [][]Entry) (map[Form][]Layer, error) {
@@ -209,6 +219,17 @@ func encodeAll(layers [][]Entry) (map[Form][]Layer, error) {
 		}
 	}
 	return built, g.Wait()
+}
+
+// writeSkopeo adds the image as Debian's skopeo writes zstd:chunked: the keys
+// of the early dialect on a layout of its own.
+func writeSkopeo(ctx context.Context, layout string) error {
+	cmd := exec.CommandContext(ctx, "skopeo", "--insecure-policy", "copy", "--quiet", "--dest-compress-format", "zstd:chunked",
+		"oci:"+layout+":"+string(Gzip), "oci:"+layout+":"+Skopeo)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("skopeo: %w: %s", err, out)
+	}
+	return nil
 }
 
 // writeExpected asks umoci what the image unpacks to.

@@ -119,9 +119,9 @@ func TestPlatform(t *testing.T) {
 	t.Parallel()
 	reg := testkit.NewRegistry(t)
 	s := testkit.Debian(t)[0]
-	reg.Push(t, s.Layout, "docker", "bad/platform")
+	reg.Push(t, s.Layout, testkit.Docker, "bad/platform")
 	p := testkit.NewPeel(t)
-	ref := reg.Ref("bad/platform", "docker")
+	ref := reg.Ref("bad/platform", testkit.Docker)
 	expect(t, p, p.Run("mount", "--platform", "linux/riscv64", ref, p.Dir()), testkit.NotFound, "linux/riscv64", "linux/amd64", "linux/s390x")
 	p.Must("ls", "--platform", "linux/s390x", ref)
 }

@@ -20,7 +20,7 @@ import (
 
 // Time in a table of contents may be rounded; in these forms it is not.
 func clock(tag string) testkit.Clock {
-	if tag == "mixed" || testkit.Form(tag).Indexed() {
+	if tag == testkit.Mixed || tag == testkit.Skopeo || testkit.Form(tag).Indexed() {
 		return testkit.WholeSeconds
 	}
 	return testkit.Exact
