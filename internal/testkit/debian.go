@@ -21,7 +21,7 @@ type recipe struct {
 }
 
 // recipeVersion changes with everything in this package that changes the images.
-const recipeVersion = 4
+const recipeVersion = 5
 
 func recipes() []recipe {
 	return []recipe{

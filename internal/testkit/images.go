@@ -116,10 +116,7 @@ func (r recipe) build(ctx context.Context, dir string) error {
 	}
 	layers, err := r.entries(ctx)
 	if err == nil {
-		err = writeForms(filepath.Join(tmp, "layout"), layers)
-	}
-	if err == nil {
-		err = writeSkopeo(ctx, filepath.Join(tmp, "layout"))
+		err = writeLayout(ctx, filepath.Join(tmp, "layout"), layers)
 	}
 	if err == nil {
 		err = writeExpected(ctx, tmp, layers)
@@ -154,9 +151,7 @@ func (r recipe) entries(ctx context.Context) ([][]Entry, error) {
 	return layers, nil
 }
 
-// writeForms writes the image in every form, in a mixture of forms, with
-// Docker's media types, and behind an index with a decoy of another platform.
-func writeForms(dir string, layers [][]Entry) error {
+func writeLayout(ctx context.Context, dir string, layers [][]Entry) error {
 	l, err := NewLayout(dir)
 	if err != nil {
 		return err
@@ -165,6 +160,15 @@ func writeForms(dir string, layers [][]Entry) error {
 	if err != nil {
 		return err
 	}
+	if err := writeForms(l, built); err != nil {
+		return err
+	}
+	return writeSkopeo(ctx, l)
+}
+
+// writeForms writes the image in every form, in a mixture of forms, with
+// Docker's media types, and behind an index with a decoy of another platform.
+func writeForms(l *Layout, built map[Form][]Layer) error {
 	for _, f := range Forms() {
 		d, err := l.Image(built[f]...)
 		if err != nil {
@@ -222,14 +226,30 @@ func encodeAll(layers [][]Entry) (map[Form][]Layer, error) {
 }
 
 // writeSkopeo adds the image as Debian's skopeo writes zstd:chunked: the keys
-// of the early dialect on a layout of its own.
-func writeSkopeo(ctx context.Context, layout string) error {
+// of the early dialect on a layout of its own. Skopeo keeps the layers that it
+// finds at its destination as they are, so it writes to an empty one.
+func writeSkopeo(ctx context.Context, l *Layout) (err error) {
+	tmp := l.Dir + ".skopeo"
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
 	cmd := exec.CommandContext(ctx, "skopeo", "--insecure-policy", "copy", "--quiet", "--dest-compress-format", "zstd:chunked",
-		"oci:"+layout+":"+string(Gzip), "oci:"+layout+":"+Skopeo)
+		"oci:"+l.Dir+":"+string(Gzip), "oci:"+tmp+":"+Skopeo)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("skopeo: %w: %s", err, out)
 	}
-	return nil
+	blobs, err := filepath.Glob(filepath.Join(tmp, "blobs", "sha256", "*"))
+	if err != nil {
+		return err
+	}
+	for _, blob := range blobs {
+		if err := os.Rename(blob, filepath.Join(l.Dir, "blobs", "sha256", filepath.Base(blob))); err != nil {
+			return err
+		}
+	}
+	written, err := readIndex(tmp)
+	if err != nil {
+		return err
+	}
+	return l.Tag(Skopeo, written.Manifests[0])
 }
 
 // writeExpected asks umoci what the image unpacks to.
@@ -258,18 +278,26 @@ func writeExpected(ctx context.Context, dir string, layers [][]Entry) (err error
 	return os.WriteFile(filepath.Join(dir, "expected.jsonl"), b.Bytes(), 0o644)
 }
 
-func tags(layout string) ([]string, error) {
+func readIndex(layout string) (ocispec.Index, error) {
+	var index ocispec.Index
 	data, err := os.ReadFile(filepath.Join(layout, ocispec.ImageIndexFile))
 	if err != nil {
-		return nil, err
+		return index, err
 	}
-	var index ocispec.Index
 	if err := json.Unmarshal(data, &index); err != nil {
-		return nil, err
+		return index, err
 	}
+	if len(index.Manifests) == 0 {
+		return index, fmt.Errorf("%s: no image", layout)
+	}
+	return index, nil
+}
+
+func tags(layout string) ([]string, error) {
+	index, err := readIndex(layout)
 	var out []string
 	for _, m := range index.Manifests {
 		out = append(out, m.Annotations[ocispec.AnnotationRefName])
 	}
-	return out, nil
+	return out, err
 }
