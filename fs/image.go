@@ -219,6 +219,10 @@ func (op *opening) load(ctx context.Context, m *Image) error {
 		return err
 	}
 	for i, x := range indexes {
+		// The pass that made the index may have been for another manifest.
+		if got, want := x.DiffID(), m.Config.RootFS.DiffIDs[i]; got != "" && got != want {
+			return fmt.Errorf("layer %s: %w: diffID %s, the config says %s", descs[i].Digest, layer.ErrVerify, got, want)
+		}
 		if err := op.attach(m, i, x); err != nil {
 			return err
 		}

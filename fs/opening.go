@@ -28,12 +28,13 @@ type opening struct {
 	mu sync.Mutex // guards the Image's mappings while layers are indexed in parallel
 }
 
-// key names a layer's index and store in the cache. What somebody else's table
-// of contents claims is kept under the table's digest, so that two manifests
-// with different claims about one blob never share spans.
+// key names a layer's index and store in the cache. A blob that a manifest
+// claims a table of contents for is kept under both digests: what one manifest
+// claims must never be shown by another that claims something else of the same
+// blob, nor take the place of another blob.
 func key(d ocispec.Descriptor) digest.Digest {
 	if toc, ok := layer.TOCDigest(d); ok {
-		return toc
+		return digest.FromString(d.Digest.String() + "\n" + toc.String())
 	}
 	return d.Digest
 }
@@ -62,11 +63,17 @@ func keep[T any](c Docs, kind string, key digest.Digest, data []byte, decode fun
 	return open(c, kind, key, decode)
 }
 
-// cachedIndex returns the index of layer i from the cache.
+// cachedIndex returns the index of layer i from the cache, if it is one of the
+// blob and the table of contents that the manifest names.
 func (op *opening) cachedIndex(m *Image, i int) (*layer.Index, error) {
-	x, mapped, err := open(op.Cache, "index", key(m.Manifest.Layers[i]), layer.Decode)
+	d := m.Manifest.Layers[i]
+	x, mapped, err := open(op.Cache, "index", key(d), layer.Decode)
 	if err != nil {
 		return nil, err
+	}
+	toc, _ := layer.TOCDigest(d)
+	if x.Blob() != d.Digest || x.TOC() != "" && x.TOC() != toc {
+		return nil, errors.Join(fmt.Errorf("layer %s: %w: an index of another layer", d.Digest, flat.ErrCorrupt), mapped.Close())
 	}
 	op.own(m, mapped)
 	return x, nil
