@@ -6,7 +6,10 @@ import (
 	"io"
 	"runtime"
 	"sync"
+	"sync/atomic"
+	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/semaphore"
 
@@ -41,7 +44,19 @@ type Layer struct {
 	memory   *semaphore.Weighted        // bytes of spans on their way, see spanWeight
 	decoders *semaphore.Weighted
 	sick     sync.Once // reports a store that takes or gives no bytes
+	outage   atomic.Pointer[outage]
 }
+
+// outage is a source that used up its patience not long ago.
+type outage struct {
+	err   error
+	until time.Time
+}
+
+const (
+	longWait  = 2 * time.Second // what a fetch may take that nobody minds repeating
+	outageFor = 2 * time.Second // after a longer one that failed, reads fail at once
+)
 
 // New returns a layer whose index is x, whose blob is src, and whose spans are
 // kept in store. It does no I/O. The caller closes the layer before the parts.
@@ -167,7 +182,22 @@ func (l *Layer) readCold(ctx context.Context, p []byte, addr int64, ahead []int)
 		}
 		ahead = l.missing(0, len(l.x.Spans))
 	}
-	return l.flights.Do(ctx, flight.Request[int, []byte]{Want: want, Extra: ahead, Work: l.fetch, Got: take})
+	return l.fetchFor(ctx, flight.Request[int, []byte]{Want: want, Extra: ahead, Work: l.fetch, Got: take})
+}
+
+// fetchFor waits for what a reader wants. The kernel asks again for a page that
+// it could not read ahead: a reader must not wait a second time for a source
+// that has just used up its retries.
+func (l *Layer) fetchFor(ctx context.Context, r flight.Request[int, []byte]) error {
+	start := time.Now()
+	if o := l.outage.Load(); o != nil && start.Before(o.until) {
+		return o.err
+	}
+	err := l.flights.Do(ctx, r)
+	if now := time.Now(); errdefs.IsUnavailable(err) && now.Sub(start) > longWait {
+		l.outage.Store(&outage{err, now.Add(outageFor)})
+	}
+	return err
 }
 
 // complain reports a store that does not take or give bytes. Reads go on

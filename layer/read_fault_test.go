@@ -316,3 +316,36 @@ func zeroes(n, size int64) *bottled {
 	}
 	return b
 }
+
+// A source that has used up a long patience is not waited for again at once:
+// the kernel asks a second time for what it could not read ahead.
+func TestOutageIsWaitedForOnce(t *testing.T) {
+	t.Parallel()
+	b := bottle(t, "estargz", 1000)
+	synctest.Test(t, func(t *testing.T) {
+		down := true
+		w := &wire{fail: func(int64) error {
+			if !down {
+				return nil
+			}
+			<-time.After(30 * time.Second)
+			return errdefs.ErrUnavailable
+		}}
+		l := b.open(t, w, newShelf(b.x), Options{})
+		read := func() (time.Duration, error) {
+			start := time.Now()
+			_, err := l.ReadAt(t.Context(), make([]byte, 1000), 0)
+			return time.Since(start), err
+		}
+		for i, want := range []time.Duration{30 * time.Second, 0, 0} {
+			if took, err := read(); took != want || !errdefs.IsUnavailable(err) {
+				t.Errorf("read %d: %v after %v, want it after %v", i, err, took, want)
+			}
+		}
+		<-time.After(outageFor)
+		down = false
+		if _, err := read(); err != nil {
+			t.Errorf("when the source is back: %v", err)
+		}
+	})
+}
