@@ -15,9 +15,10 @@
 // manifest lists and manifests of schema 2. A document must say one thing
 // only: its own media type must agree with its parent's or the server's, and
 // one with both layers and manifests is refused, since two programs could read
-// two images from it. Indexes are read in the order of containerd's platform
-// rules: the best match first, entries without platform last, their
-// configuration deciding.
+// two images from it. Of all images in an index and the indexes within it, the
+// best by containerd's platform rules is taken, the first of equals. An entry
+// without platform has that of its configuration; if that names none either,
+// the image comes last. The search ends early at an exact match.
 //
 // # Limits
 //

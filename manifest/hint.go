@@ -41,7 +41,7 @@ func precheck(s string) string {
 	case hasScheme && isScheme(scheme):
 		return fmt.Sprintf("leave out %s and write %s", quote(scheme+"://"), quote(rest))
 	case hasColon && isTransport(word):
-		return fmt.Sprintf("images named with %s are not supported; give the name of an image in a registry",
+		return fmt.Sprintf("images named with %s are not supported yet; give the name of an image in a registry",
 			quote(word+":"))
 	}
 	return ""

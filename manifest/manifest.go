@@ -33,8 +33,9 @@ type Image struct {
 
 // Resolve finds the image that ref names for platform p, the zero value of
 // which is DefaultPlatform. It costs one call of f
-// for each of the index and the manifest, more only for nested indexes and
-// for entries that do not tell their platform.
+// for each of the index and the manifest, more only if the index has no entry
+// for exactly p: for the indexes within it and for entries that do not tell
+// their platform.
 func Resolve(ctx context.Context, f Fetcher, ref Reference, p ocispec.Platform) (*Image, error) {
 	if ref.named == nil {
 		return nil, fmt.Errorf("%w: it is empty", ErrReference)
@@ -42,14 +43,14 @@ func Resolve(ctx context.Context, f Fetcher, ref Reference, p ocispec.Platform) 
 	if p.OS == "" && p.Architecture == "" {
 		p = DefaultPlatform()
 	}
-	w := &walk{fetcher: f, ref: ref, match: platforms.Only(p), left: maxDocuments}
+	w := &walk{fetcher: f, ref: ref, want: p, match: platforms.Only(p), left: maxDocuments}
 	top, err := w.top(ctx)
 	if err != nil {
 		return nil, err
 	}
 	doc := top
 	if top.index != nil {
-		found, err := w.pick(ctx, top, 1)
+		found, err := w.pick(ctx, top)
 		if err != nil {
 			return nil, err
 		}

@@ -68,9 +68,11 @@ func (r Reference) at(d digest.Digest) (reference.Named, error) {
 // "/etc/os-release", as cp(1)-like commands take it; ok is false if s names no
 // path. A reference never holds ":/", so that the first one is the border,
 // whatever ports, tags and digests come before it. Neither half is checked.
+// A folder named in skopeo's way, oci:/dir, is no path in an image "oci":
+// ParseReference refuses it as a whole.
 func SplitPath(s string) (ref, path string, ok bool) {
 	ref, rest, ok := strings.Cut(s, ":/")
-	if !ok || (strings.HasPrefix(rest, "/") && isScheme(ref)) {
+	if !ok || isTransport(ref) || (strings.HasPrefix(rest, "/") && isScheme(ref)) {
 		return s, "", false
 	}
 	return ref, "/" + rest, true

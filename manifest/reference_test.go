@@ -54,6 +54,8 @@ func TestParseReferenceErrors(t *testing.T) {
 		{"skopeo's scheme", "docker://alpine", `leave out "docker://" and write "alpine"`},
 		{"transport", "oci-archive:image.tar", `"oci-archive:" are not supported`},
 		{"transport with path", "oci:./dir:tag", `"oci:" are not supported`},
+		{"transport with absolute path", "oci:/tmp/x", `"oci:" are not supported yet; give the name of an image in a registry`},
+		{"transport alone", "oci:", `"oci:" are not supported yet; give the name of an image in a registry`},
 		{"upper case", "Alpine", `write "alpine"`},
 		{"upper case, tag kept", "ghcr.io/A/B:Tag", `write "ghcr.io/a/b:Tag"`},
 		{"colon only", "alpine:", `write "alpine", or "alpine:/"`},
@@ -100,6 +102,9 @@ func TestSplitPath(t *testing.T) {
 		{"no path", "host:5000/a/b:tag", "host:5000/a/b:tag", "", false},
 		{"nothing", "", "", "", false},
 		{"scheme", "https://ghcr.io/a:/x", "https://ghcr.io/a:/x", "", false},
+		{"transport", "oci:/tmp/x", "oci:/tmp/x", "", false},
+		{"transport with tag", "oci-archive:/tmp/x.tar:/etc", "oci-archive:/tmp/x.tar:/etc", "", false},
+		{"name of a transport in full", "docker.io/library/oci:/tmp/x", "docker.io/library/oci", "/tmp/x", true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

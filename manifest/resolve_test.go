@@ -3,10 +3,12 @@ package manifest
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -189,5 +191,67 @@ func TestResolvePassesFetcherErrors(t *testing.T) {
 	_, err := Resolve(t.Context(), newStore(), parseRef(t, "test/image:x"), DefaultPlatform())
 	if !errdefs.IsNotFound(err) || errors.Is(err, ErrNoPlatform) {
 		t.Error(err)
+	}
+}
+
+// The best of several candidates is found wherever it is. The entries of a
+// tree are written as "linux/arm/v7", with "?" before what only the
+// configuration tells, and "?" alone for what nothing tells.
+func TestResolveBestOfNested(t *testing.T) {
+	t.Parallel()
+	type tree []any
+	for _, tc := range []struct {
+		name, platform string
+		index          tree
+		want           string
+		calls          int
+	}{
+		{"in the second index", "linux/arm64", tree{tree{"linux/amd64", "linux/arm/v7"}, tree{"linux/arm/v5", "linux/arm64"}}, "linux/arm64", 4},
+		{"in the first index", "linux/arm64", tree{tree{"linux/arm/v5", "linux/arm64"}, tree{"linux/arm/v7"}}, "linux/arm64", 3},
+		{"in the deeper index", "linux/arm/v7", tree{tree{"linux/arm/v5", tree{"linux/arm/v6"}}, tree{tree{"linux/arm/v7"}}}, "linux/arm/v7", 6},
+		{"beside an index", "linux/arm/v7", tree{tree{"linux/arm/v6"}, "linux/arm/v7"}, "linux/arm/v7", 2},
+		{"below a worse one", "linux/arm/v7", tree{"linux/arm/v5", tree{"linux/arm/v6"}}, "linux/arm/v6", 3},
+		{"above a worse one", "linux/arm/v7", tree{"linux/arm/v6", tree{"linux/arm/v5"}}, "linux/arm/v6", 3},
+		{"none exact", "linux/arm64", tree{tree{"linux/arm/v5"}, tree{"linux/arm/v7", "linux/arm/v6"}}, "linux/arm/v7", 4},
+		{"first of equals", "linux/arm/v7", tree{tree{"?", "linux/arm/v6"}, tree{"?linux/arm/v6"}}, "linux/arm/v6", 8},
+		{"told by the configuration, last", "linux/arm64", tree{"?linux/arm/v5", "?linux/arm/v7", "?linux/arm64"}, "?linux/arm64", 7},
+		{"told by the configuration, first", "linux/arm64", tree{"?linux/arm64", "?linux/arm/v7"}, "?linux/arm64", 3},
+		{"configuration beats a worse entry", "linux/arm/v7", tree{"linux/arm/v6", "?linux/arm/v7"}, "?linux/arm/v7", 3},
+		{"told beats untold", "linux/arm/v7", tree{"?", tree{"linux/arm/v5"}}, "linux/arm/v5", 5},
+		{"untold if there is no other", "linux/arm/v7", tree{tree{"linux/amd64"}, "?"}, "?", 4},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			names := map[digest.Digest]string{}
+			var build func(s *store, e any) ocispec.Descriptor
+			build = func(s *store, e any) ocispec.Descriptor {
+				if list, ok := e.(tree); ok {
+					var entries []ocispec.Descriptor
+					for _, e := range list {
+						entries = append(entries, build(s, e))
+					}
+					return s.index(t, entries...)
+				}
+				name := e.(string)
+				p, untold := strings.CutPrefix(name, "?")
+				// Another layer, as equal images would be one.
+				d := s.image(t, p, slices.Repeat([]string{gzipLayer}, len(names)+1)...)
+				names[d.Digest] = name
+				if untold {
+					return d
+				}
+				return on(t, p, d)
+			}
+			img, s, err := resolve(t, tc.platform, func(s *store) ocispec.Descriptor { return build(s, tc.index) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := names[img.Desc.Digest]; got != tc.want {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+			if len(s.calls) != tc.calls {
+				t.Errorf("%d calls, want %d: %q", len(s.calls), tc.calls, s.calls)
+			}
+		})
 	}
 }

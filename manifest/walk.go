@@ -20,8 +20,11 @@ const (
 type walk struct {
 	fetcher  Fetcher
 	ref      Reference
+	want     ocispec.Platform
 	match    platforms.MatchComparer
 	left     int      // documents that may still be read
+	leaves   []leaf   // found so far
+	exact    bool     // the last of them is what is wanted
 	offered  []string // platforms passed by
 	artifact error    // the first artifact passed by
 }
@@ -80,18 +83,25 @@ func (w *walk) child(ctx context.Context, d ocispec.Descriptor) (*document, erro
 	return doc, nil
 }
 
-// pick searches an index, depth levels down, for the best image; nil if there
-// is none.
-func (w *walk) pick(ctx context.Context, index *document, depth int) (*document, error) {
-	if depth > maxDepth {
-		return nil, about(w.ref, fmt.Errorf("%w: indexes nest more than %d deep", ErrMalformed, maxDepth))
+// leaf is a manifest that the platform may be served with.
+type leaf struct {
+	desc     ocispec.Descriptor
+	platform *ocispec.Platform // nil if neither entry nor configuration tells
+	doc      *document         // nil until it is read
+}
+
+// pick searches an index, and those within it, for the best image; nil if
+// there is none.
+func (w *walk) pick(ctx context.Context, index *document) (*document, error) {
+	if err := w.collect(ctx, index, 1); err != nil {
+		return nil, err
 	}
-	for _, d := range w.candidates(index.index) {
-		doc, err := w.follow(ctx, d, depth)
-		if errors.Is(err, ErrArtifact) {
-			w.artifact = cmp.Or(w.artifact, err)
-			continue
+	slices.SortStableFunc(w.leaves, func(a, b leaf) int { return w.order(a.platform, b.platform) })
+	for _, l := range w.leaves {
+		if l.doc != nil {
+			return l.doc, nil
 		}
+		doc, err := w.image(ctx, l.desc)
 		if doc != nil || err != nil {
 			return doc, err
 		}
@@ -99,24 +109,55 @@ func (w *walk) pick(ctx context.Context, index *document, depth int) (*document,
 	return nil, nil
 }
 
-// follow searches behind one entry of an index depth levels down; nil if the
-// image is not there.
-func (w *walk) follow(ctx context.Context, d ocispec.Descriptor, depth int) (*document, error) {
-	doc, err := w.child(ctx, d)
-	if err != nil {
-		return nil, err
+// collect gathers the leaves behind an index, depth levels down, until one is
+// exactly what is wanted.
+func (w *walk) collect(ctx context.Context, index *document, depth int) error {
+	if depth > maxDepth {
+		return about(w.ref, fmt.Errorf("%w: indexes nest more than %d deep", ErrMalformed, maxDepth))
+	}
+	for _, d := range w.candidates(index.index) {
+		if err := w.consider(ctx, d, depth); err != nil || w.exact {
+			return err
+		}
+	}
+	return nil
+}
+
+// consider gathers the leaves behind one entry of an index depth levels down.
+// Manifests that another may beat are not read yet; an entry without a type
+// is, as it may be an index.
+func (w *walk) consider(ctx context.Context, d ocispec.Descriptor, depth int) error {
+	if d.Platform != nil && d.MediaType != "" && kindOf(d.MediaType) == kindManifest && !w.isExact(d.Platform) {
+		w.leaves = append(w.leaves, leaf{desc: d, platform: d.Platform})
+		return nil
+	}
+	doc, err := w.image(ctx, d)
+	if doc == nil || err != nil {
+		return err
 	}
 	if doc.index != nil {
-		return w.pick(ctx, doc, depth+1)
+		return w.collect(ctx, doc, depth+1)
 	}
-	if d.Platform != nil {
-		return doc, nil
+	l := leaf{desc: d, platform: d.Platform, doc: doc}
+	if l.platform == nil {
+		var fits bool
+		if l.platform, fits, err = w.fits(ctx, doc); err != nil || !fits {
+			return err
+		}
 	}
-	fits, err := w.fits(ctx, doc)
-	if err != nil || !fits {
-		return nil, err
+	w.leaves = append(w.leaves, l)
+	w.exact = w.isExact(l.platform)
+	return nil
+}
+
+// image is child, but passes artifacts by: nil for them.
+func (w *walk) image(ctx context.Context, d ocispec.Descriptor) (*document, error) {
+	doc, err := w.child(ctx, d)
+	if errors.Is(err, ErrArtifact) {
+		w.artifact = cmp.Or(w.artifact, err)
+		return nil, nil
 	}
-	return doc, nil
+	return doc, err
 }
 
 // candidates are the entries that may lead to the image, best first. Entries
@@ -132,38 +173,48 @@ func (w *walk) candidates(index *ocispec.Index) []ocispec.Descriptor {
 			w.offered = append(w.offered, platformName(*d.Platform))
 		}
 	}
-	slices.SortStableFunc(list, func(a, b ocispec.Descriptor) int {
-		if w.before(a.Platform, b.Platform) {
-			return -1
-		}
-		if w.before(b.Platform, a.Platform) {
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(list, func(a, b ocispec.Descriptor) int { return w.order(a.Platform, b.Platform) })
 	return list
+}
+
+// order is that of containerd's platform rules; what is not told comes last.
+func (w *walk) order(a, b *ocispec.Platform) int {
+	switch {
+	case w.before(a, b):
+		return -1
+	case w.before(b, a):
+		return 1
+	}
+	return 0
 }
 
 func (w *walk) before(a, b *ocispec.Platform) bool {
 	if a == nil || b == nil {
-		return a != nil
+		return a != nil && b == nil
 	}
 	return w.match.Less(*a, *b)
 }
 
-// fits asks the configuration of an image whose entry names no platform.
-func (w *walk) fits(ctx context.Context, doc *document) (bool, error) {
+// isExact reports whether nothing can suit better than p.
+func (w *walk) isExact(p *ocispec.Platform) bool {
+	return p != nil && w.match.Match(*p) && !w.match.Less(w.want, *p)
+}
+
+// fits asks the configuration of an image whose entry names no platform; it
+// may name none either, hence nil and true.
+func (w *walk) fits(ctx context.Context, doc *document) (*ocispec.Platform, bool, error) {
 	c, err := readConfig(ctx, w.fetcher, w.ref, doc.manifest)
-	if err != nil {
-		return false, err
-	}
-	if isUnstated(c.Platform) || w.match.Match(c.Platform) {
-		return true, nil
-	}
-	if !isAttestation(c.Platform) {
+	switch {
+	case err != nil:
+		return nil, false, err
+	case isUnstated(c.Platform):
+		return nil, true, nil
+	case w.match.Match(c.Platform):
+		return &c.Platform, true, nil
+	case !isAttestation(c.Platform):
 		w.offered = append(w.offered, platformName(c.Platform))
 	}
-	return false, nil
+	return nil, false, nil
 }
 
 // nothing is the error of a search without result.
