@@ -67,13 +67,17 @@ func (r Reference) at(d digest.Digest) (reference.Named, error) {
 // SplitPath splits "alpine:/etc/os-release" into "alpine" and
 // "/etc/os-release", as cp(1)-like commands take it; ok is false if s names no
 // path. A reference never holds ":/", so that the first one is the border,
-// whatever ports, tags and digests come before it. Neither half is checked.
-// A folder named in skopeo's way, oci:/dir, is no path in an image "oci":
-// ParseReference refuses it as a whole.
+// whatever ports, tags and digests come before it. Only behind a transport,
+// as in "oci:/dir:/etc", it is the second one. Neither half is checked:
+// ParseReference refuses transports.
 func SplitPath(s string) (ref, path string, ok bool) {
-	ref, rest, ok := strings.Cut(s, ":/")
-	if !ok || isTransport(ref) || (strings.HasPrefix(rest, "/") && isScheme(ref)) {
+	transport, name := "", s
+	if word, rest, _ := strings.Cut(s, ":"); isTransport(word) && strings.HasPrefix(rest, "/") {
+		transport, name = word+":", rest
+	}
+	ref, rest, ok := strings.Cut(name, ":/")
+	if !ok || (strings.HasPrefix(rest, "/") && isScheme(ref)) {
 		return s, "", false
 	}
-	return ref, "/" + rest, true
+	return transport + ref, "/" + rest, true
 }

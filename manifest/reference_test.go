@@ -103,7 +103,8 @@ func TestSplitPath(t *testing.T) {
 		{"nothing", "", "", "", false},
 		{"scheme", "https://ghcr.io/a:/x", "https://ghcr.io/a:/x", "", false},
 		{"transport", "oci:/tmp/x", "oci:/tmp/x", "", false},
-		{"transport with tag", "oci-archive:/tmp/x.tar:/etc", "oci-archive:/tmp/x.tar:/etc", "", false},
+		{"transport with two slashes", "oci://tmp/x", "oci://tmp/x", "", false},
+		{"transport and path", "oci-archive:/tmp/x.tar:/etc", "oci-archive:/tmp/x.tar", "/etc", true},
 		{"name of a transport in full", "docker.io/library/oci:/tmp/x", "docker.io/library/oci", "/tmp/x", true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
