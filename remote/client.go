@@ -151,7 +151,7 @@ func (c *Client) round(ctx context.Context, r *registry, need docker.HostCapabil
 
 // boundary names the object in an error and notes it for Stats.
 func (c *Client) boundary(domain, object string, err error) error {
-	err = fmt.Errorf("%s: %w", object, err)
+	err = fmt.Errorf("%s: %w", object, advise(domain, err))
 	c.tally.failed(domain, err)
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -121,7 +122,15 @@ func transportFault(host string, err error) *fault {
 	f := &fault{class: ErrUnreachable, text: host, cause: err, again: true}
 	var verification *tls.CertificateVerificationError
 	var authority x509.UnknownAuthorityError
+	var name x509.HostnameError
+	var invalid x509.CertificateInvalidError
 	switch {
+	case errors.As(err, &name):
+		f.again = false
+		f.remedy = "use a name or address that the registry's certificate has"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		f.again = false
+		f.remedy = "check this machine's clock; if it is right, the registry needs a new certificate"
 	case errors.As(err, &verification), errors.As(err, &authority):
 		f.again = false
 		f.remedy = `name its CA as "ca" in the hosts.toml of this registry (see --hosts-dir)`
@@ -130,6 +139,19 @@ func transportFault(host string, err error) *fault {
 		f.remedy = "if the registry speaks plain HTTP, use --plain-http"
 	}
 	return f
+}
+
+// advise adds a remedy to an error of a registry that could not be connected
+// to. The mere text of such errors tells few people what to look at.
+func advise(domain string, err error) error {
+	var f *fault
+	var network *net.OpError
+	if !errors.As(err, &f) || f.remedy != "" || !(errors.Is(f, errStalled) || errors.As(f, &network)) {
+		return err
+	}
+	with := *f
+	with.remedy = "check the registry's name and port, and the network, with: peel doctor " + domain
+	return &with
 }
 
 // statusFault classifies an answer that is not a success. It reads a bounded

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -173,10 +175,18 @@ func checkBase(u *url.URL) error {
 		return fmt.Errorf("scheme %q", u.Scheme)
 	}
 	again, err := url.Parse(u.String())
-	if err == nil && (again.Host != u.Host || u.Hostname() == "") {
-		err = fmt.Errorf("host %q", u.Host)
+	if err != nil {
+		return err
 	}
-	return err
+	if again.Host != u.Host || u.Hostname() == "" {
+		return fmt.Errorf("host %q", u.Host)
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return fmt.Errorf("port %s, want 1 to %d", port, math.MaxUint16)
+		}
+	}
+	return nil
 }
 
 // hostDir finds the folder of one registry below HostsDir. The default one may

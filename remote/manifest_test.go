@@ -2,11 +2,24 @@ package remote
 
 import (
 	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"fmt"
+	"io"
+	"math/big"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -124,13 +137,17 @@ func TestManifestConnectionErrors(t *testing.T) {
 	_, port, _ := net.SplitHostPort(plain.addr())
 	secure := newUnstartedHost(t, func(http.ResponseWriter, *http.Request) {})
 	secure.StartTLS()
+	_, securePort, _ := net.SplitHostPort(secure.addr())
+	expired := newExpiredHost(t)
 	for _, tt := range []struct {
 		name, host, hosts string
 		requests          int64
 		words             []string
 	}{
-		{"port closed", closed.Addr().String(), "", 4, []string{"connection refused", "4 attempts"}},
+		{"port closed", closed.Addr().String(), "", 4, []string{"connection refused", "4 attempts", "and the network, with: peel doctor " + closed.Addr().String()}},
 		{"plain HTTP", "localhost:" + port, `server = "https://localhost:` + port + `"`, 1, []string{"HTTP response to HTTPS client", "--plain-http"}},
+		{"name that the certificate has not", "localhost:" + securePort, trusting(t, "localhost:"+securePort, secure), 1, []string{"certificate is valid for", "; use a name or address that the registry's certificate has"}},
+		{"certificate expired", expired.addr(), trusting(t, expired.addr(), expired), 1, []string{"expired", "; check this machine's clock"}},
 		{"unknown CA", secure.addr(), `server = "https://` + secure.addr() + `"`, 1, []string{"certificate signed by unknown authority", "hosts.toml"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -191,9 +208,98 @@ func TestWarningsOnce(t *testing.T) {
 	}
 }
 
-func TestNewRefusesMissingHostsDir(t *testing.T) {
+// trusting is a hosts.toml that names the certificate of s as CA of registry.
+func trusting(t *testing.T, registry string, s *host) string {
+	t.Helper()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	block := &pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}
+	if err := os.WriteFile(ca, pem.EncodeToMemory(block), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("server = %q\nca = %q\n", "https://"+registry, ca)
+}
+
+// newExpiredHost has a certificate of its own that ended an hour ago.
+func newExpiredHost(t *testing.T) *host {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		NotBefore:             time.Now().Add(-2 * time.Hour),
+		NotAfter:              time.Now().Add(-time.Hour),
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+	}
+	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newUnstartedHost(t, func(http.ResponseWriter, *http.Request) {})
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{raw}, PrivateKey: key}}}
+	s.StartTLS()
+	return s
+}
+
+// Ports that cannot be are the user's mistake: nobody is asked, let alone twice.
+func TestPortOutOfRange(t *testing.T) {
 	t.Parallel()
-	if _, err := New(Options{HostsDir: t.TempDir() + "/none"}); !errors.Is(err, ErrUsage) {
-		t.Errorf("error %v", err)
+	for _, port := range []string{"0", "65536", "99999", "99999999999999999999"} {
+		c := newClient(t, Options{})
+		_, _, err := c.Manifest(t.Context(), named(t, "localhost:"+port+"/a:v1"))
+		if !errors.Is(err, ErrUsage) || errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "port "+port+", want 1 to 65535") {
+			t.Errorf("port %s: error %v", port, err)
+		}
+		if s := c.Stats(); s.Requests != 0 || s.Retries != 0 {
+			t.Errorf("port %s: %+v", port, s)
+		}
+	}
+}
+
+// Only failures of the network itself get the remedy, and only one each.
+func TestAdvise(t *testing.T) {
+	t.Parallel()
+	dial := &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("refused")}
+	for _, tt := range []struct {
+		name string
+		err  error
+		want bool
+	}{
+		{"connection", transportFault("h", dial), true},
+		{"no such host", transportFault("h", &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", IsNotFound: true}}), true},
+		{"silence", transportFault("h", errStalled), true},
+		{"body ends early", transportFault("h", io.ErrUnexpectedEOF), false},
+		{"other remedy", &fault{class: ErrUnreachable, cause: dial, remedy: "do this"}, false},
+		{"answer", &fault{class: ErrUnreachable, text: "h answers 503"}, false},
+		{"foreign error", context.Canceled, false},
+	} {
+		got := advise("h.example", tt.err)
+		if has := strings.Contains(got.Error(), "peel doctor h.example"); has != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+		if !tt.want && got != tt.err { //nolint:errorlint // the very same
+			t.Errorf("%s: changed to %v", tt.name, got)
+		}
+	}
+}
+
+func TestNewRefusesHostsDir(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, dir, want string }{
+		{"missing", filepath.Join(dir, "none"), filepath.Join(dir, "none") + ": no such file or directory; --hosts-dir takes"},
+		{"file", file, file + " is not a folder; --hosts-dir takes"},
+	} {
+		_, err := New(Options{HostsDir: tt.dir})
+		if !errors.Is(err, ErrUsage) || !strings.HasPrefix(err.Error(), tt.want) {
+			t.Errorf("%s: error %v", tt.name, err)
+		}
 	}
 }

@@ -1,8 +1,9 @@
 package remote
 
 import (
-	"fmt"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 
@@ -45,8 +46,8 @@ type Retry struct {
 
 func (o Options) withDefaults() (Options, error) {
 	if o.HostsDir != "" {
-		if fi, err := os.Stat(o.HostsDir); err != nil || !fi.IsDir() {
-			return o, fmt.Errorf("%w: hosts folder %s is not a folder", ErrUsage, o.HostsDir)
+		if err := checkHostsDir(o.HostsDir); err != nil {
+			return o, err
 		}
 	}
 	if o.UserAgent == "" {
@@ -65,6 +66,21 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	o.Retry = o.Retry.withDefaults()
 	return o, nil
+}
+
+func checkHostsDir(dir string) error {
+	fi, err := os.Stat(dir)
+	if err == nil && fi.IsDir() {
+		return nil
+	}
+	f := &fault{class: ErrUsage, text: dir + " is not a folder"}
+	// Without the operation and the name once more.
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		f.text, f.cause = dir, pe.Err
+	}
+	f.remedy = "--hosts-dir takes a folder with a folder per registry, like " + DefaultHostsDir
+	return f
 }
 
 func (r Retry) withDefaults() Retry {
