@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -107,14 +108,19 @@ func (f folder) list(ctx context.Context) error {
 	})
 }
 
+// cannotExecute is how a shell ends that may not run a program (POSIX).
+const cannotExecute = 126
+
 func (f folder) sum(ctx context.Context, file string) (string, error) {
 	bin := filepath.Join(string(f), program)
 	if fi, err := os.Lstat(bin); err != nil || !fi.Mode().IsRegular() {
 		return "", nil // not among this machine's files, or one of many in one
 	}
 	var out strings.Builder
-	err := run(ctx, &out, bin, filepath.Join(string(f), file))
-	if errors.Is(err, fs.ErrPermission) {
+	// By way of a shell: Go holds a processor until execve(2) has read the
+	// program, and on the mount it reads from the registry in this process.
+	err := run(ctx, &out, "/bin/sh", "-c", `exec "$0" "$@"`, bin, filepath.Join(string(f), file))
+	if exit := new(exec.ExitError); errors.As(err, &exit) && exit.ExitCode() == cannotExecute {
 		return "", nil // the folder for temporary files is mounted noexec
 	}
 	if err != nil {
