@@ -50,8 +50,6 @@ func newRoot(s streams) *cobra.Command {
 		DisableAutoGenTag: true,
 		Args:              knownCommand,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-
-		SuggestionsMinimumDistance: 2, // as cobra has it for what it suggests itself
 	}
 	root.SetOut(s.out)
 	root.SetErr(s.err)
@@ -77,8 +75,11 @@ func knownCommand(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	err := usagef("unknown command %q", args[0])
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		return withRemedy(err, "did you mean: peel %s", near[0])
+	for _, edits := range []int{1, 2} { // the nearest first
+		cmd.SuggestionsMinimumDistance = edits
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			return withRemedy(err, "did you mean: peel %s", near[0])
+		}
 	}
 	return withRemedy(err, "see: peel --help")
 }

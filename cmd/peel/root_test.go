@@ -42,6 +42,7 @@ func TestUsage(t *testing.T) {
 		{"completion", []string{"completion", "bash"}, 0, ""},
 		{"unknown command", []string{"mnt"}, 2, `unknown command "mnt"`},
 		{"nearly a command", []string{"mout"}, 2, "did you mean: peel mount"},
+		{"nearer to one than to another", []string{"lss"}, 2, "did you mean: peel ls"},
 		{"unknown flag", []string{"ls", "--bad", "alpine"}, 2, "see: peel ls --help"},
 		{"unknown global flag", []string{"--bad"}, 2, "unknown flag: --bad"},
 		{"flag without value", []string{"ls", "alpine", "--platform"}, 2, "flag needs an argument"},
