@@ -294,8 +294,8 @@ func TestNewRefusesHostsDir(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ name, dir, want string }{
-		{"missing", filepath.Join(dir, "none"), filepath.Join(dir, "none") + ": no such file or directory; --hosts-dir takes"},
-		{"file", file, file + " is not a folder; --hosts-dir takes"},
+		{"missing", filepath.Join(dir, "none"), "hosts folder " + filepath.Join(dir, "none") + ": no such file or directory; --hosts-dir takes"},
+		{"file", file, "hosts folder " + file + " is not a folder; --hosts-dir takes"},
 	} {
 		_, err := New(Options{HostsDir: tt.dir})
 		if !errors.Is(err, ErrUsage) || !strings.HasPrefix(err.Error(), tt.want) {

@@ -73,11 +73,11 @@ func checkHostsDir(dir string) error {
 	if err == nil && fi.IsDir() {
 		return nil
 	}
-	f := &fault{class: ErrUsage, text: dir + " is not a folder"}
+	f := &fault{class: ErrUsage, text: "hosts folder " + dir + " is not a folder"}
 	// Without the operation and the name once more.
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
-		f.text, f.cause = dir, pe.Err
+		f.text, f.cause = "hosts folder "+dir, pe.Err
 	}
 	f.remedy = "--hosts-dir takes a folder with a folder per registry, like " + DefaultHostsDir
 	return f
