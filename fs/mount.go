@@ -16,9 +16,24 @@ const fsType = "peel"
 var (
 	// ErrNoFUSE: this machine or this process cannot mount FUSE file systems.
 	ErrNoFUSE = sentinel.New("FUSE is not available", errdefs.ErrFailedPrecondition)
-	// ErrMountpoint: the directory cannot be mounted on.
+	// ErrMountpoint: the directory cannot be mounted on. It comes with
+	// io/fs.ErrNotExist, ErrMounted or ErrDeadMount where that is why.
 	ErrMountpoint = sentinel.New("unusable mount point", errdefs.ErrFailedPrecondition)
+	// ErrMounted: something is mounted on the directory.
+	ErrMounted = sentinel.New("something is mounted there already", errdefs.ErrAlreadyExists)
+	// ErrDeadMount: a FUSE mount whose server has gone is on the directory.
+	ErrDeadMount = sentinel.New("a dead FUSE mount is there", errdefs.ErrAlreadyExists)
 )
+
+// Mounted is one of the file systems mounted on a directory.
+type Mounted struct {
+	Type   string // as mountinfo has it: "fuse.peel" is one of ours
+	Source string
+	Device string // "major:minor"; used anew once the file system is gone
+}
+
+// Ours reports whether it is an image that peel mounted.
+func (m Mounted) Ours() bool { return m.Type == "fuse."+fsType }
 
 // MountOptions say how to mount an image.
 type MountOptions struct {

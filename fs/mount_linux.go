@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,40 +19,17 @@ const (
 	maxRequest = 1 << 20
 )
 
-// CheckMountpoint says whether dir can be mounted on: an existing directory
-// on which nothing is mounted.
-func CheckMountpoint(dir string) error {
-	fi, err := os.Stat(dir)
-	switch {
-	case errors.Is(err, unix.ENOTCONN):
-		return fmt.Errorf("%s: %w: a dead FUSE mount is there; remove it with: peel umount %s", dir, ErrMountpoint, dir)
-	case err != nil:
-		return fmt.Errorf("%w: %w", ErrMountpoint, err)
-	case !fi.IsDir():
-		return fmt.Errorf("%s: %w: not a directory", dir, ErrMountpoint)
-	}
-	mounted, err := mountinfo.Mounted(dir)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrMountpoint, err)
-	}
-	if mounted {
-		return fmt.Errorf("%s: %w: something is mounted there already", dir, ErrMountpoint)
-	}
-	return nil
-}
-
-// CheckFUSE says whether this process can hope to mount.
+// CheckFUSE says whether this process can hope to mount. The error has the
+// class exec.ErrNotFound if it is the helper that is missing.
 func CheckFUSE() error {
 	if _, err := os.Stat(fuseDevice); err != nil {
-		return fmt.Errorf("%w: %w; load the kernel module with: modprobe fuse", ErrNoFUSE, err)
+		return fmt.Errorf("%w: %w", ErrNoFUSE, err)
 	}
 	if os.Geteuid() == 0 {
 		return nil
 	}
-	if _, err := fusermount(); err != nil {
-		return err
-	}
-	return nil
+	_, err := fusermount()
+	return err
 }
 
 // mountFUSE opens /dev/fuse and mounts it on dir. The descriptor answers for
@@ -84,9 +60,19 @@ func mountDirect(dir string, o MountOptions) (int, error) {
 	return fd, nil
 }
 
-// mountHelper mounts through the set-uid program fusermount3, which opens the
-// device itself and passes it back over a socket.
+// mountHelper mounts through the set-uid program fusermount3. If that fails,
+// or is killed, after it has mounted, nobody serves the mount: it is removed.
 func mountHelper(ctx context.Context, dir string, o MountOptions) (int, error) {
+	fd, err := askHelper(ctx, dir, o)
+	if err != nil {
+		err = errors.Join(err, detachDead(dir)) //nolint:contextcheck // it takes none
+	}
+	return fd, err
+}
+
+// askHelper has fusermount3 open the device and mount it, and takes the
+// descriptor that it passes back over a socket.
+func askHelper(ctx context.Context, dir string, o MountOptions) (int, error) {
 	helper, err := fusermount()
 	if err != nil {
 		return -1, err
@@ -101,27 +87,32 @@ func mountHelper(ctx context.Context, dir string, o MountOptions) (int, error) {
 
 	opts := append(o.options(), "ro", "nosuid", "nodev", "subtype="+fsType, "fsname="+escapeOption(o.Source))
 	cmd := exec.CommandContext(ctx, helper, "-o", strings.Join(opts, ","), "--", dir)
-	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
+	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3", "LC_ALL=C")
 	cmd.ExtraFiles = []*os.File{theirs}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return -1, fmt.Errorf("%w: %s", ErrNoFUSE, helperMessage(out, err))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return -1, helperError(out, err)
 	}
 	return receiveFD(pair[0])
 }
 
-// helperMessage turns what fusermount3 printed into one line with a remedy.
-func helperMessage(out []byte, err error) string {
-	msg := strings.TrimSpace(string(out))
+// helperError makes one line of what fusermount3 printed in the C locale.
+func helperError(out []byte, err error) error {
+	msg := strings.Join(strings.Split(strings.TrimSpace(string(out)), "\n"), "; ")
 	if msg == "" {
 		msg = err.Error()
 	}
 	switch {
 	case strings.Contains(msg, "user_allow_other"):
-		msg += "; add the line user_allow_other to /etc/fuse.conf"
-	case strings.Contains(msg, fuseDevice) && strings.Contains(msg, "Permission denied"):
-		msg += "; let this user open it: chmod 0666 " + fuseDevice
+		return fmt.Errorf("%s; add the line user_allow_other to /etc/fuse.conf", msg)
+	case strings.Contains(msg, fuseDevice):
+		return fmt.Errorf("%w: %s", ErrNoFUSE, msg)
+	case strings.Contains(msg, unix.EBUSY.Error()), strings.Contains(msg, "Device or resource busy"):
+		return fmt.Errorf("%w: %s", unix.EBUSY, msg)
+	case strings.Contains(msg, "mountpoint"), strings.Contains(msg, "mount point"):
+		return fmt.Errorf("%w: %s", ErrMountpoint, msg)
 	}
-	return msg
+	return errors.New(msg)
 }
 
 // receiveFD takes the one descriptor that was sent over the socket.
@@ -148,7 +139,7 @@ func fusermount() (string, error) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("%w: neither root nor fusermount3; install it with: apt-get install fuse3", ErrNoFUSE)
+	return "", fmt.Errorf("%w: neither root nor fusermount3: %w", ErrNoFUSE, exec.ErrNotFound)
 }
 
 // options are the ones that mount(2) and fusermount3 both take.
@@ -163,28 +154,6 @@ func (o MountOptions) options() []string {
 // escapeOption protects what libfuse's option parser would split.
 func escapeOption(s string) string {
 	return strings.NewReplacer(`\`, `\\`, ",", `\,`).Replace(s)
-}
-
-// Unmount removes the mount on dir. What still has files open there is told
-// by the error (EBUSY). It takes no context: unmounting is what is done last,
-// when every context has ended.
-func Unmount(dir string) error {
-	err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
-	if err == nil {
-		return nil
-	}
-	if errors.Is(err, unix.EPERM) {
-		helper, herr := fusermount()
-		if herr != nil {
-			return herr
-		}
-		out, err := exec.CommandContext(context.Background(), helper, "-u", "--", dir).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("umount %s: %s", dir, helperMessage(out, err))
-		}
-		return nil
-	}
-	return fmt.Errorf("umount %s: %w", dir, err)
 }
 
 // raiseReadAhead lets the kernel read ahead as much as one request can carry;

@@ -22,6 +22,15 @@ func CheckFUSE() error { return ErrNoFUSE }
 // Unmount is for Linux only.
 func Unmount(string) error { return ErrNoFUSE }
 
+// MountsOn is for Linux only.
+func MountsOn(string) ([]Mounted, error) { return nil, ErrNoFUSE }
+
+// Answers is for Linux only.
+func Answers(string) bool { return false }
+
+// Device returns nothing: there is no mount.
+func (*Server) Device() string { return "" }
+
 // LastFailure returns the latest read that ended in EIO, or nil.
 func (*Server) LastFailure() *ReadFailure { return nil }
 
@@ -33,3 +42,6 @@ func (*Server) Wait() error { return errors.ErrUnsupported }
 
 // Unmount removes the mount and waits until it is gone.
 func (*Server) Unmount() error { return errors.ErrUnsupported }
+
+// Detach removes the mount.
+func (*Server) Detach() error { return errors.ErrUnsupported }

@@ -21,6 +21,7 @@ import (
 // cache folder, so that two cache folders never see each other's mounts.
 type Record struct {
 	Mountpoint string    `json:"mountpoint"`
+	Device     string    `json:"device"` // Server.Device
 	Reference  string    `json:"reference"`
 	Digest     string    `json:"digest"` // of the platform's manifest
 	Platform   string    `json:"platform"`
@@ -32,7 +33,7 @@ type Record struct {
 // Status is a Record with what its server says now.
 type Status struct {
 	Record
-	State        string       `json:"state"`         // "serving", or "dead" if no server answers
+	State        string       `json:"state"`         // one of the constants below
 	Requests     int64        `json:"requests"`      // sent to registries by this server
 	BytesFetched int64        `json:"bytes_fetched"` // body bytes that came back
 	BytesPresent int64        `json:"bytes_present"` // uncompressed bytes of the image on disk
@@ -40,6 +41,13 @@ type Status struct {
 	LastError    string       `json:"last_error,omitempty"`
 	LastFailure  *ReadFailure `json:"last_failure,omitempty"`
 }
+
+// What State says.
+const (
+	StateServing = "serving"
+	StateDead    = "dead"   // no server answers
+	StateBroken  = "broken" // nor can the record be read; LastError names it
+)
 
 const (
 	recordFile = "record.json"
@@ -74,7 +82,7 @@ func Publish(root string, r Record, status func() Status) (*Publication, error) 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		st := status()
-		st.Record, st.State = r, "serving"
+		st.Record, st.State = r, StateServing
 		_ = json.NewEncoder(w).Encode(st) // the asker has gone if this fails
 	})
 	p := &Publication{dir: dir, srv: &http.Server{Handler: mux, ReadHeaderTimeout: statusTimeout}, done: make(chan error, 1)}
@@ -138,35 +146,46 @@ func listen(dir string) (l net.Listener, err error) {
 	return l, err
 }
 
-// List returns the mounts recorded below root, by mount point. Records of
-// servers that ended without unmounting have State "dead".
+// List returns the mounts recorded below root, by mount point.
 func List(ctx context.Context, root string) ([]Status, error) {
-	files, err := filepath.Glob(filepath.Join(root, "*", recordFile))
-	if err != nil {
-		return nil, err
+	folders, err := os.ReadDir(root)
+	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		return nil, fmt.Errorf("mount records: %w", err)
 	}
 	out := []Status{}
-	for _, f := range files {
-		data, err := os.ReadFile(f)
+	for _, f := range folders {
+		st, err := look(ctx, filepath.Join(root, f.Name()))
 		if errors.Is(err, iofs.ErrNotExist) {
-			continue // unmounted meanwhile
-		}
-		st := Status{State: "dead"}
-		if err == nil {
-			err = json.Unmarshal(data, &st.Record)
+			continue // not yet mounted, or unmounted meanwhile
 		}
 		if err != nil {
-			return nil, fmt.Errorf("mount record %s: %w", f, err)
-		}
-		if live, err := query(ctx, filepath.Dir(f)); err == nil {
-			st = live
-		} else {
-			st.LastError = fmt.Sprintf("its server (process %d) does not answer: %v", st.ServerPID, err)
+			st = Status{State: StateBroken, LastError: fmt.Sprintf("unreadable mount record; remove its folder when its mount is gone: %v", err)}
 		}
 		out = append(out, st)
 	}
 	slices.SortFunc(out, func(a, b Status) int { return strings.Compare(a.Mountpoint, b.Mountpoint) })
 	return out, nil
+}
+
+// look finds out about the mount whose record is in dir.
+func look(ctx context.Context, dir string) (Status, error) {
+	file := filepath.Join(dir, recordFile)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return Status{}, err
+	}
+	if live, err := query(ctx, dir); err == nil {
+		return live, nil
+	}
+	st := Status{State: StateDead}
+	if err := json.Unmarshal(data, &st.Record); err != nil {
+		return st, fmt.Errorf("%s: %w", file, err)
+	}
+	if recordDir(filepath.Dir(dir), st.Mountpoint) != dir {
+		return st, fmt.Errorf("%s: it is not the record of %q", file, st.Mountpoint)
+	}
+	st.LastError = fmt.Sprintf("its server (process %d) does not answer; remove the mount with: peel umount %s", st.ServerPID, st.Mountpoint)
+	return st, nil
 }
 
 func query(ctx context.Context, dir string) (st Status, err error) {

@@ -57,7 +57,7 @@ func TestDeadServerIsListedAsDead(t *testing.T) {
 		t.Error(err)
 	}
 	got, err := List(t.Context(), root)
-	if err != nil || len(got) != 1 || got[0].State != "dead" || got[0].Mountpoint != "/mnt/b" || got[0].LastError == "" {
+	if err != nil || len(got) != 1 || got[0].State != "dead" || got[0].Mountpoint != "/mnt/b" || !strings.Contains(got[0].LastError, "peel umount /mnt/b") {
 		t.Fatalf("got %+v, %v", got, err)
 	}
 	if err := Forget(root, "/mnt/b"); err != nil {
@@ -65,5 +65,49 @@ func TestDeadServerIsListedAsDead(t *testing.T) {
 	}
 	if got, err := List(t.Context(), root); err != nil || len(got) != 0 {
 		t.Errorf("after Forget: %v, %v", got, err)
+	}
+}
+
+func TestBrokenRecordsHideNoOther(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ name, record string }{
+		{"cut off", "{"},
+		{"empty", ""},
+		{"another's", `{"mountpoint": "/etc"}`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			root := t.TempDir()
+			p, err := Publish(root, Record{Mountpoint: "/mnt/c"}, func() Status { return Status{} })
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			file := filepath.Join(root, "x", recordFile)
+			if err := errors.Join(os.Mkdir(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(tc.record), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			got, err := List(t.Context(), root)
+			if err != nil || len(got) != 2 {
+				t.Fatalf("%+v, %v", got, err)
+			}
+			if got[0].State != StateBroken || got[0].Mountpoint != "" || !strings.Contains(got[0].LastError, file) || got[1].State != StateServing {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+func TestUnreadableRecordsAreNotNone(t *testing.T) {
+	t.Parallel()
+	root := filepath.Join(t.TempDir(), "mounts")
+	if got, err := List(t.Context(), root); err != nil || len(got) != 0 {
+		t.Errorf("no folder: %v, %v", got, err)
+	}
+	if err := os.WriteFile(root, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := List(t.Context(), root); err == nil {
+		t.Errorf("not a folder: %v", got)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
@@ -19,6 +20,7 @@ import (
 // Server is an image mounted and served by this process.
 type Server struct {
 	dir    string
+	device string // "major:minor", as mountinfo has it
 	image  *Image
 	log    *logrus.Entry
 	conn   *conn
@@ -44,14 +46,23 @@ func Mount(ctx context.Context, m *Image, dir string, o MountOptions) (*Server, 
 	s.conn = newConn(fd, fuse.NewProtocolServer(newTable(m.Tree, m, s.readFailed), s.protocol()))
 	s.conn.start()
 	go func() { // ends when the mount does
+		defer close(s.done)
 		s.err = errors.Join(s.conn.wait(), unix.Close(fd))
-		close(s.done)
+		if s.err != nil { // perhaps it is there still
+			s.err = errors.Join(s.err, detachDead(dir))
+		}
 	}()
-	if err := settle(dir); err != nil {
-		return nil, errors.Join(err, s.Unmount()) //nolint:contextcheck // it takes none
+	top, _, err := topmost(dir)
+	s.device = top.Device
+	if err := errors.Join(err, settle(dir)); err != nil {
+		return nil, errors.Join(err, s.Detach()) //nolint:contextcheck // it takes none
 	}
 	return s, nil
 }
+
+// Device is the mount's device number, "major:minor": no other file system
+// has it for as long as this one is served.
+func (s *Server) Device() string { return s.device }
 
 // protocol is what INIT negotiates.
 func (s *Server) protocol() *fuse.MountOptions {
@@ -119,6 +130,28 @@ func (s *Server) Wait() error {
 func (s *Server) Unmount() error {
 	if err := Unmount(s.dir); err != nil {
 		return err
+	}
+	return s.Wait()
+}
+
+// Detach removes the mount whoever uses it, and waits until nobody is served
+// any more. It is for mounts that nobody was told of yet.
+func (s *Server) Detach() error {
+	top, ok, err := topmost(s.dir)
+	if err != nil {
+		return err
+	}
+	if !ok || top.Device != s.device {
+		return s.Wait() // somebody was faster
+	}
+	if err := detach(s.dir); err != nil {
+		return err
+	}
+	// fusermount3 cannot do what MNT_FORCE does, but a mount's owner may.
+	_, minor, _ := strings.Cut(s.device, ":")
+	err = os.WriteFile(filepath.Join("/sys/fs/fuse/connections", minor, "abort"), []byte("1"), 0)
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // aborted already, or fusectl is not mounted
+		s.log.WithError(err).Warn("whoever is in the mount keeps it until they leave")
 	}
 	return s.Wait()
 }

@@ -48,7 +48,12 @@ func checkKernel(release string) finding {
 
 // canMount says why this process cannot mount; nil if nothing speaks against.
 func canMount() error {
-	if err := fs.CheckFUSE(); err != nil {
+	switch err := fs.CheckFUSE(); {
+	case errors.Is(err, exec.ErrNotFound):
+		return withRemedy(err, "install it: apt-get install fuse3, or the package of that name elsewhere")
+	case errors.Is(err, os.ErrNotExist):
+		return withRemedy(err, "load the kernel module: modprobe fuse; in a container, add --device /dev/fuse --cap-add SYS_ADMIN")
+	case err != nil:
 		return err
 	}
 	// fusermount3 opens it with its caller's rights, set-uid or not.
@@ -128,7 +133,7 @@ func (o *doctorOptions) disk(dir string) []finding {
 	f := fine(check, "%s free on %s", humanSize(free), fsType(dir))
 	switch kind := fsType(dir); {
 	case free < lowDisk:
-		f = f.warn("reads go on when it is full, but nothing more is kept; free some space or choose another folder")
+		f = f.warn("when it is full, nothing more is kept and no image can be mounted, though mounts go on; free some space or choose another folder with --cache")
 	case kind == "tmpfs":
 		f = f.warn("the cache takes memory and is lost when the machine restarts; choose a folder on a disk with --cache")
 	case strings.HasPrefix(kind, "nfs"), kind == "cifs", kind == "9p", strings.HasPrefix(kind, "fuse"):

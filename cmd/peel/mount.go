@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"path/filepath"
 	"strings"
 	"time"
@@ -65,16 +66,12 @@ type job struct {
 }
 
 func (o *mountOptions) run(ctx context.Context, ref, dir string) error {
-	j := job{}
-	var err error
-	if j.request, err = o.request(ref); err != nil {
-		return err
-	}
-	if err := j.check(o.app, dir); err != nil {
-		return err
-	}
 	if o.leashed {
-		return o.serveLeashed(ctx, j)
+		return o.serveLeashed(ctx, ref, dir)
+	}
+	j, err := o.prepare(ref, dir)
+	if err != nil {
+		return err
 	}
 	release, err := j.claim()
 	if err != nil {
@@ -91,10 +88,18 @@ func (o *mountOptions) run(ctx context.Context, ref, dir string) error {
 	return o.tell(m)
 }
 
+// prepare makes a job of the arguments.
+func (o *mountOptions) prepare(ref, dir string) (j job, err error) {
+	if j.request, err = o.request(ref); err != nil {
+		return j, err
+	}
+	return j, j.check(o.app, dir)
+}
+
 // check finds out whether dir can be mounted on with the cache that is chosen.
 func (j *job) check(a *app, dir string) error {
 	if err := fs.CheckMountpoint(dir); err != nil {
-		return err
+		return unusable(dir, err)
 	}
 	if err := canMount(); err != nil {
 		return err
@@ -118,6 +123,19 @@ func (j *job) check(a *app, dir string) error {
 			j.dir, j.cacheDir), "mount elsewhere, or choose another cache folder with --cache")
 	}
 	return nil
+}
+
+// unusable adds to err, of fs.CheckMountpoint(dir), what to do about it.
+func unusable(dir string, err error) error {
+	switch {
+	case errors.Is(err, iofs.ErrNotExist):
+		return withRemedy(err, "make it: mkdir -p %s", dir)
+	case errors.Is(err, fs.ErrDeadMount):
+		return withRemedy(err, "remove it: peel umount %s (or fusermount3 -u %s, if no cache folder knows of it)", dir, dir)
+	case errors.Is(err, fs.ErrMounted):
+		return withRemedy(err, "choose another directory, or remove what is there; see: findmnt %s", dir)
+	}
+	return err
 }
 
 func realPath(dir string) (string, error) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/peelfs/peel/fs"
 	"github.com/peelfs/peel/internal/testkit"
 )
 
@@ -134,4 +136,92 @@ func TestServerIsTiedToItsMount(t *testing.T) {
 		t.Errorf("the server lives on: %v", p.Processes())
 	}
 	p.CheckLeftovers()
+}
+
+// killServer leaves p's mount on dir dead.
+func killServer(t *testing.T, p *testkit.Peel, dir string) {
+	t.Helper()
+	server := p.ServerPID(dir)
+	if err := unix.Kill(server, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if !p.Until(patience, func() bool { return strings.Contains(p.Must("ps").Stdout, "(dead)") }) {
+		t.Fatalf("the server lives on: %s", p.Must("ps").Stdout)
+	}
+}
+
+// peel umount removes what its record is of, and nothing that came after it.
+func TestUmountLeavesOthersAlone(t *testing.T) {
+	_, ref := library(t)
+	tmpfs := func(t *testing.T, dir string) {
+		t.Helper()
+		if err := unix.Mount("precious", dir, "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := unix.Unmount(dir, 0); err != nil {
+				t.Errorf("the tmpfs has gone: %v", err)
+			}
+		})
+	}
+	t.Run("the mount of another cache", func(t *testing.T) {
+		p := program(t)
+		q, dir := p.Beside(), p.Mount(ref)
+		killServer(t, p, dir)
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Fatal(err)
+		}
+		q.Must("mount", ref, dir) // most likely with the device number of the dead one
+		p.Must("umount", dir)
+		if len(p.PS()) != 0 || !fs.Answers(dir) {
+			t.Errorf("records %v, mounted: %v", p.PS(), fs.Answers(dir))
+		}
+		q.Must("umount", dir)
+	})
+	t.Run("a tmpfs after a dead mount", func(t *testing.T) {
+		p := program(t)
+		dir := p.Mount(ref)
+		killServer(t, p, dir)
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Fatal(err)
+		}
+		tmpfs(t, dir)
+		p.Must("umount", "--all")
+		if len(p.PS()) != 0 {
+			t.Errorf("records %v", p.PS())
+		}
+	})
+	t.Run("a tmpfs over a live mount", func(t *testing.T) {
+		p := program(t)
+		dir := p.Mount(ref)
+		tmpfs(t, dir)
+		if r := p.Run("umount", dir); r.Code != 1 || !strings.Contains(r.Stderr, "precious (tmpfs) is mounted over it") {
+			t.Errorf("%+v", r)
+		}
+		p.ServerPID(dir)
+	})
+}
+
+func TestBrokenRecord(t *testing.T) {
+	_, ref := library(t)
+	p := program(t)
+	dir := p.Mount(ref)
+	broken := filepath.Join(p.Cache, "mounts", "x")
+	if err := errors.Join(os.Mkdir(broken, 0o700), os.WriteFile(filepath.Join(broken, "record.json"), []byte("{"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if r := p.Must("ps"); !strings.Contains(r.Stdout, dir) || !strings.Contains(r.Stdout, broken) {
+		t.Errorf("peel ps: %s", r.Stdout)
+	}
+	if r := p.Run("umount", "--all"); r.Code != 1 || !strings.Contains(r.Stderr, broken) {
+		t.Errorf("peel umount --all: %+v", r)
+	}
+	if mounts := p.Mounts(); len(mounts) != 0 {
+		t.Errorf("still mounted: %v", mounts)
+	}
+	p.Must("mount", ref, dir)
+	p.Must("umount", dir)
+	if err := os.RemoveAll(broken); err != nil { // as peel ps says
+		t.Error(err)
+	}
 }

@@ -48,7 +48,10 @@ func (o *psOptions) print(mounts []fs.Status) error {
 	fmt.Fprintln(t, "MOUNTPOINT\tIMAGE\tDIGEST\tSERVER\tMOUNTED\tREQUESTS\tFETCHED\tPRESENT")
 	for _, m := range mounts {
 		server := fmt.Sprint(m.ServerPID)
-		if m.State != "serving" {
+		if m.State == fs.StateBroken {
+			continue // below is all that is known
+		}
+		if m.State != fs.StateServing {
 			server += " (" + m.State + ")"
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s ago\t%d\t%s\t%s of %s\n", shown(m.Mountpoint, terminal), m.Reference,
@@ -59,7 +62,10 @@ func (o *psOptions) print(mounts []fs.Status) error {
 		return err
 	}
 	for _, m := range mounts {
-		if m.LastError != "" {
+		switch {
+		case m.State == fs.StateBroken:
+			fmt.Fprintf(o.out, "\n%s\n", oneLine(m.LastError))
+		case m.LastError != "":
 			fmt.Fprintf(o.out, "\n%s: %s\n", shown(m.Mountpoint, terminal), oneLine(m.LastError))
 		}
 	}

@@ -61,7 +61,7 @@ func TestUsage(t *testing.T) {
 		{"stat of an image", []string{"stat", "alpine:/x", "alpine"}, 2, `"alpine" names no file`},
 		{"cat of nothing", []string{"cat"}, 2, "usage: peel cat"},
 		{"doctor of an image", []string{"doctor", "ghcr.io/a/b"}, 2, "is not the name of a registry"},
-		{"bad hosts folder", []string{"ls", "--hosts-dir", "absent", "alpine"}, 2, "hosts folder"},
+		{"bad hosts folder", []string{"ls", "--hosts-dir", "absent", "alpine"}, 2, "absent"},
 		{"umount of what is not mounted", []string{"umount", "absent"}, 3, "not a mount of this cache folder"},
 		{"never asked, not known", []string{"ls", "--pull", "never", "alpine"}, 3, "docker.io/library/alpine:latest"},
 		{"no cache", []string{"--cache", "/dev/null/x", "ls", "alpine"}, 1, "choose another folder with --cache or PEEL_CACHE"},

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -52,14 +53,17 @@ func (o *mountOptions) serve(ctx context.Context, j job, who audience) (err erro
 		return err
 	}
 	record := j.describe(s, who.logFile())
+	record.Device = srv.Device()
 	pub, err := fs.Publish(filepath.Join(j.cacheDir, "mounts"), record, func() fs.Status { return s.status(srv) })
 	if err != nil {
-		return errors.Join(err, srv.Unmount())
+		err = withRemedy(fmt.Errorf("mount record: %w", err),
+			"free some space where the cache folder %s is, or choose another with --cache", j.cacheDir)
+		return errors.Join(err, srv.Detach())
 	}
 	defer func() { err = errors.Join(err, pub.Close()) }()
 	_, pinned := j.ref.Digest()
 	if err := who.ready(mounted{Record: record, Resolved: s.image.Resolved, Local: s.image.Local, Pinned: pinned}); err != nil {
-		return errors.Join(err, srv.Unmount())
+		return errors.Join(err, srv.Detach())
 	}
 	log.WithFields(logrus.Fields{"image": record.Reference, "digest": record.Digest, "on": j.dir}).Info("mounted")
 	return untilUnmounted(srv, sig, log)

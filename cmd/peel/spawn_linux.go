@@ -176,18 +176,23 @@ type leash struct {
 	sending sync.Mutex    // held while a message is written
 }
 
-// serveLeashed is what a server started by background does.
-func (o *mountOptions) serveLeashed(ctx context.Context, j job) error {
+// serveLeashed is what a server started by background does. It checks anew
+// what that has checked: much may have happened since.
+func (o *mountOptions) serveLeashed(ctx context.Context, ref, dir string) error {
 	conn, err := unixConn(os.NewFile(leashFD, "leash"))
 	if err != nil {
 		return usagef("--leashed is not for people: %w", err)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	l := newLeash(o, conn, logPath(j.cacheDir, j.dir))
+	l := newLeash(o, conn)
 	var wg sync.WaitGroup
 	wg.Go(func() { l.listen(cancel) }) // ends at the latest when conn is closed below
-	err = o.serve(ctx, j, l)
+	j, err := o.prepare(ref, dir)
+	if err == nil {
+		l.path = logPath(j.cacheDir, j.dir)
+		err = o.serve(ctx, j, l)
+	}
 	if err != nil {
 		_ = l.send(message{Error: explain(ctx, err)}) // who asked may have gone
 	}
@@ -196,8 +201,8 @@ func (o *mountOptions) serveLeashed(ctx context.Context, j job) error {
 	return err
 }
 
-func newLeash(o *mountOptions, conn *net.UnixConn, log string) *leash {
-	return &leash{mountOptions: o, conn: conn, path: log, acked: make(chan struct{}), hungUp: make(chan struct{})}
+func newLeash(o *mountOptions, conn *net.UnixConn) *leash {
+	return &leash{mountOptions: o, conn: conn, acked: make(chan struct{}), hungUp: make(chan struct{})}
 }
 
 // listen waits for the other end to say that the mount may stay, and cancels

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -95,7 +96,7 @@ func TestReadyNeedsAnAudience(t *testing.T) {
 			t.Parallel()
 			parent, server := ends(t)
 			ctx, cancel := context.WithCancelCause(t.Context())
-			l := newLeash(&mountOptions{}, server, "")
+			l := newLeash(&mountOptions{}, server)
 			done := make(chan struct{})
 			go func() { // ends with the leash
 				defer close(done)
@@ -288,4 +289,31 @@ func TestPsTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "ps", out.String())
+}
+
+// A server that may not mount tells who started it why.
+func TestServerTellsWhatItsChecksFound(t *testing.T) {
+	parent, theirs, err := socketpair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer parent.Close()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), exe, "mount", "--leashed", "--cache="+t.TempDir(), "--", "alpine", "/proc")
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.ExtraFiles = []*os.File{theirs}
+	if err := errors.Join(cmd.Start(), theirs.Close()); err != nil {
+		t.Fatal(err)
+	}
+	o := &mountOptions{app: &app{streams: streams{err: &bytes.Buffer{}}}}
+	_, err = o.follow(t.Context(), parent)
+	if told := new(failure); !errors.As(err, &told) || !strings.Contains(told.Message, "mounted there already") || told.Remedy == "" {
+		t.Errorf("told %v", err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("the server succeeded")
+	}
 }

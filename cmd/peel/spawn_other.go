@@ -12,6 +12,6 @@ func (o *mountOptions) background(context.Context, job) (mounted, error) {
 	return mounted{}, fs.ErrNoFUSE
 }
 
-func (o *mountOptions) serveLeashed(context.Context, job) error { return fs.ErrNoFUSE }
+func (o *mountOptions) serveLeashed(context.Context, string, string) error { return fs.ErrNoFUSE }
 
 func (j *job) claim() (release func(), err error) { return nil, fs.ErrNoFUSE }

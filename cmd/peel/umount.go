@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	iofs "io/fs"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/containerd/errdefs"
@@ -90,22 +90,39 @@ func findMount(mounts []fs.Status, dir string) (fs.Status, error) {
 	return fs.Status{}, withRemedy(err, "peel ps lists them; --cache or %s chooses the folder", cacheEnv)
 }
 
-// remove unmounts m and waits until its server has ended.
+// remove unmounts m, if it is still there, and waits until its server has
+// ended.
 func (o *umountOptions) remove(ctx context.Context, root string, m fs.Status) error {
-	err := fs.Unmount(m.Mountpoint)
-	switch {
-	case errors.Is(err, syscall.EBUSY):
-		return withRemedy(err, "somebody has files open there, or stands in it; see: fuser -vm %s", m.Mountpoint)
-	case m.State != "serving" && (errors.Is(err, syscall.EINVAL) || errors.Is(err, iofs.ErrNotExist)):
-		// Nothing is mounted there any more; only the record is left.
-	case err != nil:
-		return err
+	if m.State == fs.StateBroken {
+		return errors.New(m.LastError)
 	}
-	if m.State != "serving" {
+	mounts, err := fs.MountsOn(m.Mountpoint)
+	if err != nil {
+		return fmt.Errorf("umount %s: %w", m.Mountpoint, err)
+	}
+	at := slices.IndexFunc(mounts, func(on fs.Mounted) bool { return on.Ours() && on.Device == m.Device })
+	alive := m.State == fs.StateServing
+	switch {
+	case at < 0, !alive && at == len(mounts)-1 && fs.Answers(m.Mountpoint):
+		// It is gone; what is there now, even with its device number, is another's.
+	case at < len(mounts)-1:
+		top := mounts[len(mounts)-1]
+		return withRemedy(fmt.Errorf("umount %s: %s (%s) is mounted over it", m.Mountpoint, top.Source, top.Type),
+			"remove that first: umount %s", m.Mountpoint)
+	default:
+		err := fs.Unmount(m.Mountpoint)
+		if errors.Is(err, syscall.EBUSY) {
+			return withRemedy(err, "somebody has files open there, or stands in it; see: fuser -vm %s", m.Mountpoint)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !alive {
 		return fs.Forget(root, m.Mountpoint)
 	}
 	if err := waitGone(ctx, m.ServerPID); err != nil {
-		return fmt.Errorf("umount %s: unmounted, but its server (process %d) is still there: %w", m.Mountpoint, m.ServerPID, err)
+		return fmt.Errorf("umount %s: not mounted any more, but its server (process %d) is still there: %w", m.Mountpoint, m.ServerPID, err)
 	}
 	return nil
 }
