@@ -22,7 +22,7 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),,-exec "sudo -E env PATH=$$PATH HOME=$
 
 DEPS_RUN  := fusermount3=fuse3
 DEPS_RACE := gcc=gcc+libc6-dev
-DEPS_E2E  := umoci=umoci skopeo=skopeo setfattr=attr getcap=libcap2-bin zstd=zstd tar=tar \
+DEPS_E2E  := umoci=umoci skopeo=skopeo python3=python3 setfattr=attr getcap=libcap2-bin zstd=zstd tar=tar \
 	setpriv=util-linux unshare=util-linux useradd=passwd dpkg-deb=dpkg
 
 .PHONY: help
@@ -73,6 +73,7 @@ test-unit: ## unit tests
 .PHONY: test-race
 test-race: ## unit tests with the race detector
 	CGO_ENABLED=1 go test -vet=off -race -shuffle=on $(UNIT)
+	CGO_ENABLED=1 GOMAXPROCS=1 go test -vet=off -race -count=1 ./internal/flight ./cache ./remote
 
 .PHONY: test-e2e
 test-e2e: build ## end to end: real mounts, a real registry, real tools (as root)

@@ -54,6 +54,26 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
+// TestKilledParent: the process that will serve does not outlive the command
+// that waits for it.
+func TestKilledParent(t *testing.T) {
+	t.Parallel()
+	reg := publish(t, testkit.Gzip)
+	proxy := testkit.NewProxy(t, reg.Host())
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	stalled := proxy.Stalls("/blobs/", 1000, release)
+	p := testkit.NewPeel(t)
+	cmd := p.Command(t.Context(), "mount", proxy.Ref("bad/input", "v1"), p.Dir())
+	interrupt(t, p, cmd, os.Kill, func(context.Context) bool { return stalled() })
+	if !p.Until(promptly, func() bool { return len(p.Processes()) == 0 }) {
+		t.Errorf("still running after %v: %v", promptly, p.Processes())
+	}
+	if got := p.PS(); len(got) > 0 {
+		t.Errorf("peel ps lists %+v", got)
+	}
+}
+
 // TestInterruptForeground stops a mount that is up and serves.
 func TestInterruptForeground(t *testing.T) {
 	t.Parallel()
