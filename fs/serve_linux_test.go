@@ -283,3 +283,41 @@ func TestMountpointChecks(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A mount that must go does so from under who stands in it.
+func TestDetachOfABusyMount(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	fd, err := mountFUSE(t.Context(), dir, MountOptions{Source: "busy"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{dir: dir, log: logrus.NewEntry(logrus.New()), done: make(chan struct{})}
+	c := newConn(fd, fuse.NewProtocolServer(newTable(sample(t), &pattern{}, func(uint32, error) {}), s.protocol()))
+	c.start()
+	go func() { // ends with the mount
+		defer close(s.done)
+		s.err = errors.Join(c.wait(), unix.Close(fd))
+	}()
+	top, ok, err := topmost(dir)
+	if s.device = top.Device; err != nil || !ok {
+		t.Fatalf("not mounted: %v", err)
+	}
+	if err := settle(dir); err != nil {
+		t.Fatal(err)
+	}
+	inside, err := os.Open(filepath.Join(dir, "d0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inside.Close()
+	if err := Unmount(dir); !errors.Is(err, unix.EBUSY) {
+		t.Fatalf("nobody is inside: %v", err)
+	}
+	if err := s.Detach(); err != nil {
+		t.Error(err)
+	}
+	if on, err := MountsOn(dir); err != nil || len(on) != 0 {
+		t.Errorf("still there: %v, %v", on, err)
+	}
+}

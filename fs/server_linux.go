@@ -45,7 +45,7 @@ func Mount(ctx context.Context, m *Image, dir string, o MountOptions) (*Server, 
 	s := &Server{dir: dir, image: m, log: o.Log, done: make(chan struct{})}
 	s.conn = newConn(fd, fuse.NewProtocolServer(newTable(m.Tree, m, s.readFailed), s.protocol()))
 	s.conn.start()
-	go func() { // ends when the mount does
+	go func() { //nolint:contextcheck // ends when the mount does, and takes no context
 		defer close(s.done)
 		s.err = errors.Join(s.conn.wait(), unix.Close(fd))
 		if s.err != nil { // perhaps it is there still

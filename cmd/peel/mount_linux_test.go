@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -200,6 +201,83 @@ func TestUmountLeavesOthersAlone(t *testing.T) {
 		}
 		p.ServerPID(dir)
 	})
+}
+
+// An ordinary user gets rid of the record of a mount that was removed by other
+// means, and of a dead mount, and hears what keeps one busy.
+func TestUmountByAUser(t *testing.T) {
+	_, ref := library(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PEEL_BIN", exe)
+	fi, err := os.Stat("/dev/fuse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod("/dev/fuse", 0o666); err != nil { // as udev does wherever it runs
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Chmod("/dev/fuse", fi.Mode().Perm()); err != nil {
+			t.Error(err)
+		}
+	})
+	const nobody = 65534
+	p := testkit.NewPeelAs(t, nobody, nobody)
+	p.Setenv(asProgram, "1")
+
+	dir := p.Mount(ref)
+	sleeper := exec.CommandContext(t.Context(), "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", `cd "$0" && echo in && exec cat`, dir)
+	in, err := sleeper.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := sleeper.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sleeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	if r := p.Run("umount", dir); r.Code != 1 || !strings.Contains(r.Stderr, "fuser -vm "+dir) {
+		t.Errorf("umount of a busy mount: %+v", r)
+	}
+	if err := errors.Join(in.Close(), sleeper.Wait()); err != nil {
+		t.Fatal(err)
+	}
+
+	killServer(t, p, dir)
+	if r := p.Run("mount", ref, dir); r.Code != 1 || !strings.Contains(r.Stderr, "remove it: peel umount "+dir) {
+		t.Errorf("mount on a dead mount: %+v", r)
+	}
+	p.Must("umount", dir)
+	if err := unix.Mount("", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatalf("the dead mount is still there: %v", err)
+	}
+	if err := unix.Unmount(dir, 0); err != nil {
+		t.Error(err)
+	}
+
+	p.Must("mount", ref, dir)
+	killServer(t, p, dir)
+	if err := unix.Unmount(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	p.Must("umount", "--all")
+	if left := p.PS(); len(left) != 0 {
+		t.Errorf("records %v", left)
+	}
+	if r := p.Run("mount", ref, "/"); r.Code != 1 || strings.Contains(r.Stderr, "FUSE is not available") {
+		t.Errorf("mount on another's directory: %+v", r)
+	}
+	if r := p.Run("mount", ref, "/usr"); r.Code != 1 || strings.Contains(r.Stderr, "FUSE is not available") {
+		t.Errorf("mount on another's directory: %+v", r)
+	}
 }
 
 func TestBrokenRecord(t *testing.T) {
