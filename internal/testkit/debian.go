@@ -21,7 +21,7 @@ type recipe struct {
 }
 
 // recipeVersion changes with everything in this package that changes the images.
-const recipeVersion = 5
+const recipeVersion = 6
 
 func recipes() []recipe {
 	return []recipe{
@@ -112,6 +112,8 @@ func (ed *editor) deletions() {
 	early, late := ed.take(ed.dirs), ed.take(ed.dirs)
 	ed.add(Dir(early), Opaque(early), File(early+"/after-opaque", ed.noise(100)))
 	ed.add(Dir(late), File(late+"/before-opaque", ed.noise(100)), Opaque(late))
+	implied := ed.take(ed.dirs)
+	ed.add(Opaque(implied), File(implied+"/of-a-directory-not-described", ed.noise(20)))
 	again := ed.take(ed.dirs)
 	ed.add(Whiteout(again), Dir(again), File(again+"/reborn", ed.noise(50)))
 }

@@ -31,7 +31,7 @@ func TestFlippedByte(t *testing.T) {
 			x := prepare(t, form)
 			x.spoil(x.inVictim(t))
 			if form.Indexed() {
-				x.readFails(t)
+				x.readFails(t, spoiltDigests)
 			} else {
 				x.mountFails(t)
 			}
@@ -40,9 +40,47 @@ func TestFlippedByte(t *testing.T) {
 	}
 }
 
+// TestOtherContent serves another image's blob, right in every checksum that
+// compressed data carries within itself, but for the table of contents.
+func TestOtherContent(t *testing.T) {
+	t.Parallel()
+	changed := bytes.Clone(victim)
+	changed[len(changed)/2] ^= 1
+	for _, form := range testkit.Forms() {
+		t.Run(string(form), func(t *testing.T) {
+			t.Parallel()
+			x := prepare(t, form)
+			twin := testkit.Encode(t, form, testkit.File("other", other), testkit.File("victim", changed))
+			if !form.Indexed() {
+				if twin.Desc.Size != x.layer.Desc.Size {
+					t.Fatalf("the other blob has %d bytes, the layer's %d", twin.Desc.Size, x.layer.Desc.Size)
+				}
+				x.serve(twin.Blob)
+				x.mountFails(t)
+				x.works(t)
+				return
+			}
+			off, _ := x.toc(t)
+			if twinOff, _ := (fixture{form: form, layer: twin}).toc(t); twinOff != off {
+				t.Fatalf("the other blob's data has %d bytes, the layer's %d", twinOff, off)
+			}
+			x.serve(append(bytes.Clone(twin.Blob[:off]), x.layer.Blob[off:]...))
+			x.readFails(t, otherDigests)
+			x.works(t)
+		})
+	}
+}
+
+// How many digests an error names: the layer's and the one expected, and where
+// the bytes unpack at all, the one found.
+const (
+	spoiltDigests = 2
+	otherDigests  = 3
+)
+
 // readFails mounts the image, as its table of contents is right, and reads the
 // file that is not.
-func (x fixture) readFails(t *testing.T) {
+func (x fixture) readFails(t *testing.T, n int) {
 	t.Helper()
 	root := x.p.Mount(x.ref)
 	f, err := os.Open(filepath.Join(root, "victim"))
@@ -67,7 +105,7 @@ func (x fixture) readFails(t *testing.T) {
 	names(t, status.LastError, x.layer.Desc.Digest.String(), "span")
 	log := x.p.Logs()
 	names(t, log, x.layer.Desc.Digest.String(), "span")
-	digests(t, log, spoiltDigests)
+	digests(t, log, n)
 	if got, err := os.ReadFile(filepath.Join(root, "other")); err == nil && !bytes.Equal(got, other) {
 		t.Error("wrong bytes of the other file got through")
 	}
@@ -78,12 +116,8 @@ func (x fixture) readFails(t *testing.T) {
 		t.Errorf("cat: exit code %d, %d bytes\n%s", r.Code, len(r.Stdout), r.Stderr)
 	}
 	names(t, r.Stderr, x.layer.Desc.Digest.String(), "span")
-	digests(t, r.Stderr, spoiltDigests)
+	digests(t, r.Stderr, n)
 }
-
-// spoiltDigests are the layer's and the one expected; the one found comes on
-// top only where the spoilt bytes unpack at all.
-const spoiltDigests = 2
 
 // mountFails is for what the mount itself finds out.
 func (x fixture) mountFails(t *testing.T) {
