@@ -40,6 +40,17 @@ func TestFlippedByte(t *testing.T) {
 	}
 }
 
+// TestFlippedByteOfHeader spoils a byte that does not change what the layer
+// unpacks to: the time in a gzip header.
+func TestFlippedByteOfHeader(t *testing.T) {
+	t.Parallel()
+	const mtime = 5
+	x := prepare(t, testkit.Gzip)
+	x.spoil(mtime)
+	x.mountFails(t)
+	x.works(t)
+}
+
 // TestOtherContent serves another image's blob, right in every checksum that
 // compressed data carries within itself, but for the table of contents.
 func TestOtherContent(t *testing.T) {
