@@ -229,8 +229,11 @@ func TestWaitingReadersBlockNobody(t *testing.T) {
 
 // A reader that is interrupted ends, and so does its request. It reads with
 // O_DIRECT: the kernel's read-ahead belongs to nobody who could interrupt it.
+//
+// It is not parallel: starting a program closes this process's files in the new
+// one before this one goes on, and files of the other tests' mounts, which this
+// process serves, would be among them.
 func TestInterruptedReader(t *testing.T) {
-	t.Parallel()
 	data := &pattern{hold: make(chan struct{})}
 	dir, failures := serve(t, data)
 	cmd := exec.CommandContext(t.Context(), "dd", "if="+filepath.Join(dir, "big"), "iflag=direct", "of=/dev/null", "bs=4096", "count=1")
