@@ -32,6 +32,9 @@ func (a *app) eachImage(ctx context.Context, f *imageFlags, args []string, use f
 	var groups []*group
 	for _, arg := range args {
 		if _, _, ok := manifest.SplitPath(arg); !ok {
+			if _, err := manifest.ParseReference(arg); err != nil {
+				return err
+			}
 			return withRemedy(usagef("%q names no file", arg), "write it as IMAGE:/PATH, for example alpine:/etc/os-release")
 		}
 		t := parseTarget(arg)
