@@ -77,6 +77,7 @@ test-race: ## unit tests with the race detector
 
 .PHONY: test-e2e
 test-e2e: build ## end to end: real mounts, a real registry, real tools (as root)
+	@[ -d ../shared/vectors ] || echo "test-e2e: ../shared/vectors is not here: only images made by the test are compared"
 	PATH="$$PATH:/usr/sbin:/sbin" PEEL_BIN=$(CURDIR)/bin/peel go test -vet=off -shuffle=on -timeout 9m $(AS_ROOT) $(E2E)
 
 .PHONY: fuzz
