@@ -74,7 +74,7 @@ func (s *show) prepare(ctx context.Context) (err error) {
 	if s.img.names == 0 {
 		return errors.New("demo: no readable files below /usr to make an image of")
 	}
-	s.say("  %d names, %s in %d eStargz layers, %s compressed",
+	s.say("  %d entries, %s in %d eStargz layers, %s compressed",
 		s.img.names, size(s.img.bytes), len(s.img.layers), size(s.img.compressed))
 	line := &link.Link{RoundTrip: roundTrip, Bandwidth: bandwidth}
 	if s.srv, err = serve(ctx, s.img, s.path("blobs"), line); err != nil {

@@ -23,7 +23,7 @@ func (s *show) report(lazy, full times) error {
 	took("ready to use after", lazy.ready, full.ready)
 	took("first byte of a file after", lazy.first, full.first)
 	took(fmt.Sprintf("%s read after", path.Base(s.img.pick)), lazy.whole, full.whole)
-	took(fmt.Sprintf("all %d names listed after", s.img.names), lazy.listed, full.listed)
+	took("every name listed after", lazy.listed, full.listed)
 	if lazy.sum != "" && full.sum != "" {
 		took("the image's own sha256sum run after", lazy.ran, full.ran)
 	}
