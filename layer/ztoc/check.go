@@ -11,6 +11,9 @@ import (
 // block is the unit of a tar in bytes: headers are one, content is padded to it.
 const block = 512
 
+// sparsePrefix begins the extended headers of sparse files, as GNU tar has them.
+const sparsePrefix = "GNU.sparse."
+
 // errSparse: the content of a sparse file does not stand in the tar as it is.
 var errSparse = errors.New("a sparse file, of which a zTOC cannot tell the holes")
 
@@ -106,7 +109,7 @@ func (f *File) check(end, size int64) (int64, error) {
 			f.Offset, content, size, end)
 	}
 	for key := range f.PAX {
-		if strings.HasPrefix(key, "GNU.sparse.") {
+		if strings.HasPrefix(key, sparsePrefix) {
 			return 0, errSparse
 		}
 	}

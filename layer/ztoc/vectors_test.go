@@ -102,3 +102,34 @@ func TestVectorsDecode(t *testing.T) {
 		})
 	}
 }
+
+// TestVectorsBuild makes the zTOCs of the vectors' layers: soci's bytes.
+func TestVectorsBuild(t *testing.T) {
+	t.Parallel()
+	x, _ := vectorIndex(t, "soci-v2")
+	for _, l := range x.Layers {
+		t.Run(l.Digest.Encoded()[:12], func(t *testing.T) {
+			t.Parallel()
+			raw := readVector(t, l.TOC.Digest)
+			want, err := Decode(raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			blob := bytes.NewReader(readVector(t, l.Digest))
+			got, err := Build(t.Context(), blob, BuildOptions{SpanSize: l.SpanSize, BuildTool: want.BuildTool})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Error(d)
+			}
+			again, err := got.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(raw, again) {
+				t.Error("it is written otherwise")
+			}
+		})
+	}
+}
