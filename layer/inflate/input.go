@@ -1,0 +1,84 @@
+package inflate
+
+import "io"
+
+// maxEmptyReads is how often a source may return nothing and no error.
+const maxEmptyReads = 100
+
+// fill reads more input. in is used up. io.EOF is the source's end.
+func (z *Reader) fill() error {
+	if z.srcErr != nil {
+		return z.srcErr
+	}
+	z.inOff += int64(z.inEnd)
+	z.ip, z.inEnd = 0, 0
+	for range maxEmptyReads {
+		n, err := z.src.Read(z.in[:])
+		z.inEnd, z.srcErr = n, err
+		if n > 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	z.srcErr = io.ErrNoProgress
+	return z.srcErr
+}
+
+// more is fill where the stream must not end.
+func (z *Reader) more() error {
+	err := z.fill()
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// need takes bytes from in until there are n bits, at most 48.
+func (z *Reader) need(n uint) error {
+	for z.nbits < n {
+		if z.ip == z.inEnd {
+			if err := z.more(); err != nil {
+				return err
+			}
+		}
+		z.bits |= uint64(z.in[z.ip]) << z.nbits
+		z.ip++
+		z.nbits += 8
+	}
+	return nil
+}
+
+func (z *Reader) drop(n uint) {
+	z.bits >>= n
+	z.nbits -= n
+}
+
+// take returns the next n bits, at most 48.
+func (z *Reader) take(n uint) (uint, error) {
+	if err := z.need(n); err != nil {
+		return 0, err
+	}
+	v := uint(z.bits & (1<<n - 1))
+	z.drop(n)
+	return v, nil
+}
+
+// align drops what is left of a byte begun.
+func (z *Reader) align() { z.bits, z.nbits = 0, 0 }
+
+// readFull fills p from byte-aligned input.
+func (z *Reader) readFull(p []byte) error {
+	for len(p) > 0 {
+		if z.ip == z.inEnd {
+			if err := z.more(); err != nil {
+				return err
+			}
+		}
+		n := copy(p, z.in[z.ip:z.inEnd])
+		z.ip += n
+		p = p[n:]
+	}
+	return nil
+}
