@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,15 +26,50 @@ const (
 	clientID      = "peel"
 )
 
-// authority keeps the Authorization header of one repository at one endpoint,
-// and renews it: when it expires, and when the registry no longer takes it.
+// grant is what a token must allow.
+type grant struct {
+	repo    string // empty: no token is needed
+	actions string // on repo, by comma
+	from    string // a repository that may be pulled from as well
+}
+
+func pulling(repo string) grant { return grant{repo: repo, actions: "pull"} }
+func pushing(repo string) grant { return grant{repo: repo, actions: "pull,push"} }
+
+// scopes are those to ask a token for. The challenge's are taken as they are
+// for pulling. For pushing they are widened, since the first request of a push
+// is one that pulling would do for, and a token per kind of request is a waste.
+func (g grant) scopes(challenge []string) []string {
+	if len(challenge) > 0 && g == pulling(g.repo) {
+		return challenge
+	}
+	scopes, known := slices.Clone(challenge), false
+	for i, s := range scopes {
+		// The registry may know the repository by a longer name.
+		prefix := s[:strings.LastIndex(s, ":")+1]
+		name, ok := strings.CutPrefix(strings.TrimSuffix(prefix, ":"), "repository:")
+		if ok && (name == g.repo || strings.HasSuffix(name, "/"+g.repo)) {
+			scopes[i], known = prefix+g.actions, true
+		}
+	}
+	if !known {
+		scopes = append(scopes, "repository:"+g.repo+":"+g.actions)
+	}
+	if g.from != "" {
+		scopes = append(scopes, "repository:"+g.from+":pull")
+	}
+	return scopes
+}
+
+// authority keeps the Authorization header for one grant at one endpoint, and
+// renews it: when it expires, and when the registry no longer takes it.
 //
 // containerd's own authorizer does the same with the same functions below, but
 // keeps a failed fetch (a cancelled one, too) as the answer for ever, and
 // reuses a token that was refused unless the registry says why.
 type authority struct {
 	endpoint *endpoint
-	repo     string
+	grant    grant
 	// turn holds one token; who takes it may renew. A channel, because a mutex
 	// does not obey a context.
 	turn chan struct{}
@@ -44,14 +80,14 @@ type authority struct {
 	challenge []auth.Challenge
 }
 
-func (e *endpoint) authority(repo string) *authority {
+func (e *endpoint) authority(g grant) *authority {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	a := e.authorities[repo]
+	a := e.authorities[g]
 	if a == nil {
-		a = &authority{endpoint: e, repo: repo, turn: make(chan struct{}, 1)}
+		a = &authority{endpoint: e, grant: g, turn: make(chan struct{}, 1)}
 		a.turn <- struct{}{}
-		e.authorities[repo] = a
+		e.authorities[g] = a
 	}
 	return a
 }
@@ -150,8 +186,8 @@ func (c *Client) token(ctx context.Context, a *authority, b bearer, p *pace) (st
 	if err != nil {
 		return "", 0, &fault{class: ErrAnswer, text: e.base.Host + " asks for a token without saying where"}
 	}
-	if len(to.Scopes) == 0 && a.repo != "" {
-		to.Scopes = []string{"repository:" + a.repo + ":pull"}
+	if a.grant.repo != "" {
+		to.Scopes = a.grant.scopes(to.Scopes)
 	}
 	realm, err := e.checkRealm(to.Realm)
 	if err != nil {
@@ -289,7 +325,7 @@ func (c *Client) credentials(ctx context.Context, a *authority) (*authn.AuthConf
 	}
 	var errs error
 	for _, host := range names {
-		found, err := authn.Resolve(ctx, c.o.Keychain, resource{host, a.repo})
+		found, err := authn.Resolve(ctx, c.o.Keychain, resource{host, a.grant.repo})
 		if err == nil && found != authn.Anonymous {
 			var cfg *authn.AuthConfig
 			if cfg, err = authn.Authorization(ctx, found); err == nil && *cfg != (authn.AuthConfig{}) {

@@ -177,7 +177,7 @@ func TestTokenRenewedAheadOfExpiry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := reg.endpoints[0].authority("a/b")
+	a := reg.endpoints[0].authority(pulling("a/b"))
 	if left := time.Until(a.expires); left > 900*time.Second || left < 890*time.Second {
 		t.Errorf("renewal in %v, token lives 1000 s", left)
 	}

@@ -171,7 +171,7 @@ func (b *Blob) lost(e *endpoint) {
 }
 
 func (b *Blob) request(e *endpoint, w window) request {
-	r := request{endpoint: e, repo: reference.Path(b.ref), header: http.Header{}}
+	r := request{endpoint: e, grant: pulling(reference.Path(b.ref)), header: http.Header{}}
 	if h := w.header(); h != "" {
 		r.header.Set("Range", h)
 	}
@@ -183,7 +183,7 @@ func (b *Blob) request(e *endpoint, w window) request {
 func (b *Blob) askPlace(ctx context.Context, l *location, w window, p *pace) *answer {
 	r := b.request(l.from, w)
 	r.url = l.url
-	a, err := b.client.get(ctx, r, p)
+	a, err := b.client.do(ctx, r, p)
 	if err != nil {
 		b.forget(l)
 		return nil
@@ -199,8 +199,8 @@ func (b *Blob) askPlace(ctx context.Context, l *location, w window, p *pace) *an
 // askRegistry asks e itself, and remembers where it redirects to.
 func (b *Blob) askRegistry(ctx context.Context, e *endpoint, w window, p *pace) (*answer, error) {
 	r := b.request(e, w)
-	r.url = e.url(r.repo, "blobs", b.desc.Digest.String())
-	a, err := b.client.get(ctx, r, p)
+	r.url = e.url(r.grant.repo, "blobs", b.desc.Digest.String())
+	a, err := b.client.do(ctx, r, p)
 	if err != nil {
 		return nil, err
 	}

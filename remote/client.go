@@ -58,7 +58,7 @@ func (c *Client) Ping(ctx context.Context, domain string) error {
 	err := c.attempt(ctx, asking{domain, pull}, newPace(once), func(e *endpoint, p *pace) error {
 		u := e.url()
 		u.Path += "/"
-		a, err := c.get(ctx, request{endpoint: e, url: u}, p)
+		a, err := c.do(ctx, request{endpoint: e, url: u}, p)
 		if err != nil {
 			return err
 		}
@@ -74,7 +74,11 @@ func (c *Client) Ping(ctx context.Context, domain string) error {
 	return nil
 }
 
-const pull = docker.HostCapabilityPull
+const (
+	pull      = docker.HostCapabilityPull
+	push      = docker.HostCapabilityPush
+	referrers = docker.HostCapabilityResolve | docker.HostCapabilityReferrers
+)
 
 // asking is who is asked, and what for.
 type asking struct {

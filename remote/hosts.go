@@ -58,7 +58,7 @@ func (r *registry) candidates(need docker.HostCapabilities) []*endpoint {
 	now := time.Now().UnixNano()
 	for _, e := range r.endpoints {
 		switch {
-		case !e.capabilities.Has(need):
+		case !e.may(need):
 		case e.downUntil.Load() > now:
 			down = append(down, e)
 		default:
@@ -73,6 +73,7 @@ type endpoint struct {
 	base         *url.URL // up to and including /v2
 	domain       string   // the reference's
 	mirror       bool     // not the domain's own host
+	origin       bool     // the host configured last, which alone is pushed to
 	capabilities docker.HostCapabilities
 	header       http.Header // secrets, maybe: for this host only
 	client       *http.Client
@@ -80,9 +81,20 @@ type endpoint struct {
 	downUntil    atomic.Int64 // Unix nanoseconds
 	rangelessTil atomic.Int64 // Unix nanoseconds
 	direct       atomic.Bool  // serves blobs itself, without redirect
+	noReferrers  atomic.Bool  // has no referrers API
 
-	mu          sync.Mutex            // guards authorities
-	authorities map[string]*authority // by repository
+	mu          sync.Mutex // guards authorities
+	authorities map[grant]*authority
+}
+
+// may reports whether the endpoint may be asked for all of need. A mirror is
+// never pushed to. The origin may always be asked for referrers, which older
+// configurations do not know of.
+func (e *endpoint) may(need docker.HostCapabilities) bool {
+	if e.origin {
+		need &^= docker.HostCapabilityReferrers
+	}
+	return e.capabilities.Has(need) && (e.origin || need&push == 0)
 }
 
 func (e *endpoint) failed()    { e.downUntil.Store(time.Now().Add(penalty).UnixNano()) }
@@ -152,15 +164,16 @@ func (c *Client) load(ctx context.Context, domain string) (*registry, error) {
 	if err != nil {
 		return nil, &fault{class: ErrUsage, text: "configuration of registry " + domain, cause: err, remedy: "see --hosts-dir"}
 	}
-	for _, h := range hosts {
+	for i, h := range hosts {
 		e := &endpoint{
 			base:         &url.URL{Scheme: h.Scheme, Host: h.Host, Path: h.Path},
 			domain:       domain,
 			mirror:       h.Host != domain && !(domain == "docker.io" && h.Host == "registry-1.docker.io"),
+			origin:       i == len(hosts)-1,
 			capabilities: h.Capabilities,
 			header:       h.Header,
 			client:       h.Client,
-			authorities:  map[string]*authority{},
+			authorities:  map[grant]*authority{},
 		}
 		if err := checkBase(e.base); err != nil {
 			return nil, &fault{class: ErrUsage, text: "registry " + domain, cause: err}

@@ -34,8 +34,7 @@ const accept = ocispec.MediaTypeImageIndex + ", " + dockerIndex + ", " +
 // and size. Its media type is the one the registry declares, or, if that says
 // nothing, the document's own, or empty.
 func (c *Client) Manifest(ctx context.Context, ref reference.Named) (ocispec.Descriptor, []byte, error) {
-	var desc ocispec.Descriptor
-	var raw []byte
+	var got fetched
 	q := asking{reference.Domain(ref), pull}
 	target, want, err := manifestTarget(ref)
 	if err == nil {
@@ -44,14 +43,14 @@ func (c *Client) Manifest(ctx context.Context, ref reference.Named) (ocispec.Des
 		}
 		err = c.attempt(ctx, q, newPace(c.o.Retry), func(e *endpoint, p *pace) error {
 			var err error
-			raw, desc, err = c.manifestFrom(ctx, document{e, reference.Path(ref), target, want}, p)
+			got, err = c.manifestFrom(ctx, document{e, pulling(reference.Path(ref)), target, want}, p)
 			return err
 		})
 	}
 	if err != nil {
 		return ocispec.Descriptor{}, nil, c.boundary(q.domain, ref.String(), err)
 	}
-	return desc, raw, nil
+	return got.desc, got.raw, nil
 }
 
 func manifestTarget(ref reference.Named) (target string, want digest.Digest, err error) {
@@ -71,36 +70,42 @@ func manifestTarget(ref reference.Named) (target string, want digest.Digest, err
 // document is a manifest to get from one host.
 type document struct {
 	endpoint *endpoint
-	repo     string
+	grant    grant
 	target   string        // tag or digest
 	want     digest.Digest // empty for a tag
 }
 
-func (c *Client) manifestFrom(ctx context.Context, d document, p *pace) ([]byte, ocispec.Descriptor, error) {
-	none := ocispec.Descriptor{}
+// fetched is a manifest as one host gave it.
+type fetched struct {
+	raw  []byte
+	desc ocispec.Descriptor
+	etag string // empty if the host told none
+}
+
+func (c *Client) manifestFrom(ctx context.Context, d document, p *pace) (fetched, error) {
 	host := d.endpoint.base.Host
-	a, err := c.get(ctx, request{
+	a, err := c.do(ctx, request{
 		endpoint: d.endpoint,
-		repo:     d.repo,
-		url:      d.endpoint.url(d.repo, "manifests", d.target),
+		grant:    d.grant,
+		url:      d.endpoint.url(d.grant.repo, "manifests", d.target),
 		header:   http.Header{"Accept": {accept}},
 	}, p)
 	if err != nil {
-		return nil, none, err
+		return fetched{}, err
 	}
 	defer a.Body.Close()
 	if a.StatusCode != http.StatusOK {
-		return nil, none, statusFault(host, d.endpoint.login(), a.Response)
+		return fetched{}, statusFault(host, d.endpoint.login(), a.Response)
 	}
 	raw, err := readBounded(host, a)
 	if err != nil {
-		return nil, none, err
+		return fetched{}, err
 	}
 	desc, err := describe(raw, a.Header, d.want)
 	if err != nil {
-		return nil, none, &fault{class: ErrVerify, text: host, cause: err}
+		return fetched{}, &fault{class: ErrVerify, text: host, cause: err}
 	}
-	return raw, desc, nil
+	return fetched{raw, desc, a.Header.Get("ETag")}, nil
 }
 
 // readBounded reads a body of at most maxDocument bytes, all of it.

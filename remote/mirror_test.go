@@ -202,7 +202,7 @@ func TestCredentialNames(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		creds, err := c.credentials(t.Context(), r.endpoints[0].authority("a/b"))
+		creds, err := c.credentials(t.Context(), r.endpoints[0].authority(pulling("a/b")))
 		if err != nil || (creds.Username == "u") != tt.found {
 			t.Errorf("%s: %+v, %v", tt.name, creds, err)
 		}

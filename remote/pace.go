@@ -37,6 +37,11 @@ func (p *pace) patience() time.Duration {
 	return max(time.Millisecond, min(p.retry.Progress, p.retry.Budget-p.spent))
 }
 
+// settling is how long to wait for the answer to what was sent whole: the last
+// bytes are still in the kernel's buffers, and registries hash and move a blob
+// before they answer.
+func (p *pace) settling() time.Duration { return 10 * p.retry.Progress }
+
 // record notes that n bytes came after a wait of d.
 func (p *pace) record(n int, d time.Duration) {
 	p.spent += d

@@ -14,6 +14,7 @@ import (
 type Stats struct {
 	Requests     int64 // HTTP requests sent, redirects and tokens included
 	BytesFetched int64 // body bytes received, of all answers
+	BytesSent    int64 // body bytes handed to connections, those sent again included
 	Retries      int64
 	// The last operation that failed for good, empty if none did. Operations
 	// that their caller cancelled do not count.
@@ -24,7 +25,7 @@ type Stats struct {
 
 // tally collects Stats.
 type tally struct {
-	requests, bytes, retries atomic.Int64
+	requests, bytes, sent, retries atomic.Int64
 
 	mu   sync.Mutex // guards last
 	last struct {
@@ -48,6 +49,7 @@ func (t *tally) stats() Stats {
 	return Stats{
 		Requests:      t.requests.Load(),
 		BytesFetched:  t.bytes.Load(),
+		BytesSent:     t.sent.Load(),
 		Retries:       t.retries.Load(),
 		LastError:     t.last.text,
 		LastErrorHost: t.last.host,

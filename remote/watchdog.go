@@ -26,10 +26,16 @@ func watch(ctx context.Context, p *pace) (context.Context, *watchdog) {
 	return ctx, w
 }
 
-func (w *watchdog) arm() {
+func (w *watchdog) arm() { w.armFor(w.pace.patience()) }
+
+func (w *watchdog) armFor(d time.Duration) {
 	w.since = time.Now()
-	w.timer.Reset(w.pace.patience())
+	w.timer.Reset(d)
 }
+
+// rest ends a wait that does not count, because bytes went out meanwhile. They
+// are no progress: what dies on the way is sent again from its start.
+func (w *watchdog) rest() { w.timer.Stop() }
 
 // disarm ends a wait that brought n bytes.
 func (w *watchdog) disarm(n int) {
