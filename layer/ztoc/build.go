@@ -33,8 +33,12 @@ func Build(ctx context.Context, blob io.Reader, o BuildOptions) (*TOC, error) {
 	}
 	t := &TOC{Version: version, BuildTool: o.BuildTool, SpanSize: o.SpanSize}
 	r := bufio.NewReader(&obedient{ctx, blob})
+	magic, err := r.Peek(2)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("zTOC: %w", err)
+	}
 	var s spanner
-	if magic, err := r.Peek(2); err == nil && string(magic) == "\x1f\x8b" {
+	if string(magic) == "\x1f\x8b" {
 		t.Compression = Gzip
 		s = newGzipSpanner(r, o.SpanSize)
 	} else {

@@ -141,11 +141,12 @@ func (t table) time(slot int) time.Time {
 		return time.Time{}
 	}
 	at, err := time.Parse(time.RFC3339Nano, s)
-	if err != nil {
+	at = at.UTC()
+	if err != nil || formatTime(at) == "" {
 		t.fail("time %.40q", s)
 		return time.Time{}
 	}
-	return at.UTC()
+	return at
 }
 
 func (t table) pax(slot int) map[string]string {

@@ -15,6 +15,14 @@ func (t *TOC) Encode() ([]byte, error) {
 	if err := t.checkAll(); err != nil {
 		return nil, err
 	}
+	data := t.encode()
+	if len(data) > maxTOC {
+		return nil, malformed("zTOC: %d bytes, of %d allowed", len(data), maxTOC)
+	}
+	return data, nil
+}
+
+func (t *TOC) encode() []byte {
 	b := flatbuffers.NewBuilder(0)
 	version := b.CreateString(t.Version)
 	tool := b.CreateString(t.BuildTool)
@@ -29,11 +37,7 @@ func (t *TOC) Encode() ([]byte, error) {
 	b.PrependInt64Slot(zUncompressedSize, t.UncompressedSize, 0)
 	b.PrependUOffsetTSlot(zCompression, compression, 0)
 	b.Finish(b.EndObject())
-	data := b.FinishedBytes()
-	if len(data) > maxTOC {
-		return nil, malformed("zTOC: %d bytes, of %d allowed", len(data), maxTOC)
-	}
-	return data, nil
+	return b.FinishedBytes()
 }
 
 // checkAll proves that a TOC can be encoded; the builder panics at 2 GiB.

@@ -95,8 +95,8 @@ func ParseIndex(raw []byte) (*Index, error) {
 	default:
 		return nil, malformed("SOCI index: its config is %.100q", m.Config.MediaType)
 	}
-	if x.Subject != nil && x.Subject.Digest.Validate() != nil {
-		return nil, malformed("SOCI index: its subject is %.100q", x.Subject.Digest)
+	if s := x.Subject; s != nil && (s.Digest.Validate() != nil || s.Size < 0) {
+		return nil, malformed("SOCI index: its subject is %.100q, of %d bytes", s.Digest, s.Size)
 	}
 	for i, d := range m.Layers {
 		if err := x.add(d); err != nil {

@@ -49,9 +49,18 @@ func newGzipSpanner(r io.Reader, spanSize int64) *gzipSpanner {
 }
 
 func (s *gzipSpanner) Read(p []byte) (int, error) {
-	if s.err != nil {
-		return 0, s.err
+	for len(p) > 0 && s.err == nil {
+		// A block without output is a place to cut like any other.
+		if n := s.step(p); n > 0 {
+			return n, nil
+		}
 	}
+	return 0, s.err
+}
+
+// step reads up to the end of a block, and sets err if that cannot be gone on
+// with.
+func (s *gzipSpanner) step(p []byte) int {
 	n, err := s.z.Read(p)
 	if s.member >= 0 && (err == nil || errors.Is(err, io.EOF)) {
 		s.block(8 * (s.member + s.raw.headerLen(s.member)))
@@ -73,7 +82,7 @@ func (s *gzipSpanner) Read(p []byte) (int, error) {
 	case s.history.total > maxArchive:
 		s.err = malformed("an archive of more than %d bytes", int64(maxArchive))
 	}
-	return n, s.err
+	return n
 }
 
 // block is told that a block begins at a bit of the blob.
