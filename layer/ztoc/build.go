@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"strings"
+	"time"
 )
 
 // BuildOptions say how a zTOC is made.
@@ -129,6 +130,10 @@ func newFile(h *tar.Header, off int64) (File, error) {
 			return File{}, errSparse
 		}
 	}
+	at := h.ModTime.UTC()
+	if !expressible(at) {
+		at = time.Time{}
+	}
 	return File{
 		Name:     h.Name,
 		Type:     kind,
@@ -140,7 +145,7 @@ func newFile(h *tar.Header, off int64) (File, error) {
 		GID:      uint32(h.Gid),
 		Uname:    h.Uname,
 		Gname:    h.Gname,
-		ModTime:  h.ModTime.UTC(),
+		ModTime:  at,
 		Devmajor: h.Devmajor,
 		Devminor: h.Devminor,
 		PAX:      h.PAXRecords,

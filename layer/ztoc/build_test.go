@@ -107,7 +107,7 @@ func TestBuild(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d := cmp.Diff(toc, again); d != "" {
+			if d := same(toc, again); d != "" {
 				t.Error(d)
 			}
 		})
@@ -127,7 +127,7 @@ func checkSpans(t *testing.T, toc *TOC, blob, content []byte) {
 		if toc.Compression == Gzip {
 			z := inflate.NewReader(bytes.NewReader(blob))
 			if i > 0 {
-				at := inflate.Place{Bit: s.bit(), Out: s.Out}
+				at := inflate.Place{Bit: s.Bit(), Out: s.Out}
 				z.Resume(bytes.NewReader(raw), at, s.Window)
 			}
 			raw = make([]byte, s.Len)
@@ -177,6 +177,9 @@ func TestBuildRefuses(t *testing.T) {
 	blob := gzipOf(t, archive, 6)
 	flipped := bytes.Clone(blob)
 	flipped[len(flipped)-6] ^= 1
+	foreign := tar.Header{Name: "x", Uid: -1, Format: tar.FormatGNU}
+	sparse := tarOf(t, []entry{{tar.Header{Name: "x", PAXRecords: map[string]string{"XXX.sparse.x": "1"}}, nil}})
+	sparse = bytes.Replace(sparse, []byte("XXX.sparse"), []byte("GNU.sparse"), 1)
 	tests := []struct {
 		name string
 		blob []byte
@@ -192,6 +195,8 @@ func TestBuildRefuses(t *testing.T) {
 		{"wrong checksum", flipped, BuildOptions{}, inflate.ErrFormat, "checksum"},
 		{"garbage behind", append(bytes.Clone(blob), "garbage garbage"...), BuildOptions{}, inflate.ErrFormat, ""},
 		{"global header", tarOf(t, []entry{{global, nil}}), BuildOptions{}, ErrFormat, "type 'g'"},
+		{"negative owner", tarOf(t, []entry{{foreign, nil}}), BuildOptions{}, ErrFormat, "owner -1:0"},
+		{"sparse", sparse, BuildOptions{}, ErrFormat, "sparse"},
 		{"negative span size", blob, BuildOptions{SpanSize: -1}, ErrFormat, "span size"},
 		{"large span size", blob, BuildOptions{SpanSize: maxSpan + 1}, ErrFormat, "span size"},
 	}
@@ -223,7 +228,7 @@ func TestBuildSource(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := cmp.Diff(want, got); d != "" {
+		if d := same(want, got); d != "" {
 			t.Error(d)
 		}
 		ctx, cancel := context.WithCancel(t.Context())

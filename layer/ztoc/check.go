@@ -64,8 +64,8 @@ func (t *TOC) checkSpan(i int) error {
 		if s.Off < gzipHeader || s.Bits != 0 || s.Out != 0 {
 			return fmt.Errorf("it begins at %d:%d, not behind the gzip header", s.Off, s.Out)
 		}
-	} else if prev := &t.Spans[i-1]; s.bit() <= prev.bit() {
-		return fmt.Errorf("it begins at bit %d, the one before at %d", s.bit(), prev.bit())
+	} else if prev := &t.Spans[i-1]; s.Bit() <= prev.Bit() {
+		return fmt.Errorf("it begins at bit %d, the one before at %d", s.Bit(), prev.Bit())
 	}
 	end, outEnd := t.CompressedSize, t.UncompressedSize
 	if i+1 < len(t.Spans) {
@@ -77,9 +77,6 @@ func (t *TOC) checkSpan(i int) error {
 	}
 	return nil
 }
-
-// bit is where the span begins, in bits of the blob.
-func (s *Span) bit() int64 { return 8*s.whole() - int64(s.Bits) }
 
 func (t *TOC) checkGrid(i int) error {
 	s := &t.Spans[i]
@@ -107,6 +104,9 @@ func (f *File) check(end, size int64) (int64, error) {
 	if f.Offset < end+block || f.Offset > size || content < 0 || content > size-f.Offset {
 		return 0, fmt.Errorf("content is at %d, %d bytes, of a tar of %d that is taken up to %d",
 			f.Offset, content, size, end)
+	}
+	if !expressible(f.ModTime.UTC()) {
+		return 0, fmt.Errorf("it was modified in the year %d", f.ModTime.UTC().Year())
 	}
 	for key := range f.PAX {
 		if strings.HasPrefix(key, sparsePrefix) {

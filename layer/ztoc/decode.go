@@ -142,7 +142,7 @@ func (t table) time(slot int) time.Time {
 	}
 	at, err := time.Parse(time.RFC3339Nano, s)
 	at = at.UTC()
-	if err != nil || formatTime(at) == "" {
+	if err != nil || !expressible(at) {
 		t.fail("time %.40q", s)
 		return time.Time{}
 	}

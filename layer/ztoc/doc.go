@@ -13,8 +13,8 @@
 //
 // A zTOC is a flatbuffer with the entries of the layer's tar and the spans
 // between which its compressed stream can be entered. [Build] finds what SOCI's
-// builder finds, so that a layer's zTOC is the same, byte for byte, whoever
-// made it. Some properties of the format surprise:
+// builder finds, and Encode writes what SOCI's tools write, byte for byte. Some
+// properties of the format surprise:
 //
 //   - The gzip header belongs to no span. The first one begins behind the
 //     header; in checkpoints of layout 1, at byte 10 however long the header

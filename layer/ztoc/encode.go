@@ -108,13 +108,17 @@ func (f *File) encode(b *flatbuffers.Builder) flatbuffers.UOffsetT {
 	return b.EndObject()
 }
 
-// formatTime is empty for times that RFC 3339 cannot express.
+// formatTime is empty for a time that is not known.
 func formatTime(at time.Time) string {
-	text, err := at.UTC().MarshalText()
-	if err != nil {
+	if at.IsZero() {
 		return ""
 	}
-	return string(text)
+	return at.UTC().Format(time.RFC3339Nano)
+}
+
+// expressible: RFC 3339 has four digits for the year.
+func expressible(at time.Time) bool {
+	return at.Year() >= 0 && at.Year() <= 9999
 }
 
 func (f *File) encodePAX(b *flatbuffers.Builder) flatbuffers.UOffsetT {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -150,3 +151,6 @@ func buildTOC(t testing.TB, blob []byte, spanSize int64) *TOC {
 	}
 	return toc
 }
+
+// same compares windows as a whole, which cmp does byte by byte.
+func same(x, y any) string { return cmp.Diff(x, y, cmp.Comparer(bytes.Equal)) }

@@ -96,7 +96,7 @@ func TestVectorsDecode(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d := cmp.Diff(toc, twice); d != "" {
+			if d := same(toc, twice); d != "" {
 				t.Error(d)
 			}
 		})
@@ -120,7 +120,7 @@ func TestVectorsBuild(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d := cmp.Diff(want, got); d != "" {
+			if d := same(want, got); d != "" {
 				t.Error(d)
 			}
 			again, err := got.Encode()

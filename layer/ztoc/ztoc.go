@@ -119,6 +119,10 @@ type Span struct {
 	Window []byte
 }
 
+// Bit is where the span begins, in bits of the blob, the lowest of a byte first:
+// the place for the inflate package to begin at, except for the first span.
+func (s *Span) Bit() int64 { return 8*s.whole() - int64(s.Bits) }
+
 func malformed(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrFormat}, args...)...)
 }
