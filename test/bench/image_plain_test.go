@@ -29,8 +29,8 @@ func plainPackages() [][]string {
 	return [][]string{
 		{"base-files", "libc6", "perl-base", "coreutils", "gcc-12", "cpp-12", "libllvm14"},
 		{"openjdk-17-jre-headless", "python3.11-minimal", "libpython3.11-stdlib"},
-		{"golang-1.19-go", "golang-1.19-src"},
-		{"libstd-rust-dev", "llvm-14-dev", "texlive-latex-extra"},
+		{"golang-1.19-go"},
+		{"golang-1.19-src", "texlive-latex-extra"},
 	}
 }
 
