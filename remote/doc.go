@@ -1,5 +1,6 @@
 // Package remote asks registries: which hosts stand for a name, with which
-// credentials, for manifests and for blobs by byte range.
+// credentials, for manifests, for blobs by byte range and for referrers; and
+// pushes manifests and blobs.
 //
 // # Life cycle
 //
@@ -7,15 +8,17 @@
 // learned of each host until Close. Open makes a Blob without any I/O; its
 // ReadRange sends the first request. Readers are closed by their callers
 // before the Client is closed. A registry's hosts.toml is read at first use
-// and again after the registry could not be reached.
+// and again after the registry could not be reached. An Upload is a blob on its
+// way; Close gives up what was not committed.
 //
 // # Concurrency
 //
-// Client and Blob may be used by any number of goroutines; a reader returned
-// by ReadRange by one. The package starts no goroutine of its own. At most
-// Options.MaxPerHost bodies are open per host; who comes later waits, and that
-// wait is not counted against the retry budget. A caller that opens several
-// readers must drain or close them without waiting for another one to open.
+// Client, Repository and Blob may be used by any number of goroutines; a reader
+// returned by ReadRange, or an Upload, by one. The package starts no goroutine
+// of its own. At most Options.MaxPerHost bodies are open per host; who comes
+// later waits, and that wait is not counted against the retry budget. A caller
+// that opens several readers must drain or close them without waiting for
+// another one to open.
 //
 // # Retries
 //
@@ -28,13 +31,26 @@
 // once; 403 and 404 are final, except from a remembered redirect, which is
 // forgotten and the registry asked again.
 //
+// # Pushes
+//
+// Only the host configured last is pushed to, if it has the capability, never a
+// mirror. A blob of known digest is sent from its start again when its request
+// dies, one sent in chunks from where the registry says it got to. Bytes sent
+// are no progress that Retry.Attempts are counted from, bytes that the registry
+// says it has are.
+// Nobody is waited for longer than Retry.Progress while it takes no bytes, or
+// ten times that for the answer after the last one. Referrers tags are written
+// by read, change and write, looked at again later, and repeated if another
+// writer was faster.
+//
 // # Secrets
 //
 // Authorization and the headers of hosts.toml go to the host they were
-// configured for, never to a redirect's target. Credentials are looked up
-// under the name of the host that asks, so that a mirror never sees those of
-// the origin. Query strings never show in errors or logs. A public registry
-// may not redirect to loopback, private or link-local addresses.
+// configured for, never to a redirect's target or to another host that uploads
+// go to. Credentials are looked up under the name of the host that asks, so
+// that a mirror never sees those of the origin. Query strings never show in
+// errors or logs. A public registry may not redirect to loopback, private or
+// link-local addresses.
 //
 // # Trust
 //
@@ -51,5 +67,7 @@
 // # Limits
 //
 // Manifests and whole blobs 8 MiB, token answers 1 MiB, error texts 4 KiB of
-// which 200 bytes are shown, 10 redirects.
+// which 200 bytes are shown, 10 redirects, 32 pages or 10000 entries of
+// referrers, 20 changes of a referrers tag. An Upload keeps 16 MiB in memory,
+// or the chunk that the registry demands, of 128 MiB at most.
 package remote

@@ -85,7 +85,7 @@ func (c *Client) referrersListed(ctx context.Context, s subject, p *pace) ([]oci
 			endpoint: s.endpoint, grant: pulling(s.repo), url: at,
 			header: http.Header{"Accept": {ocispec.MediaTypeImageIndex}},
 		}, p)
-		if f := (*fault)(nil); errors.As(err, &f) && f.class == ErrAnswer {
+		if errors.Is(err, ErrAnswer) {
 			return nil, errNoAPI // a redirect to a page for people
 		}
 		if err != nil {
