@@ -2,6 +2,8 @@ package ztoc
 
 import (
 	"bytes"
+	"compress/gzip"
+	"io"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -115,8 +117,17 @@ func TestVectorsBuild(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			blob := bytes.NewReader(readVector(t, l.Digest))
-			got, err := Build(t.Context(), blob, BuildOptions{SpanSize: l.SpanSize, BuildTool: want.BuildTool})
+			blob := readVector(t, l.Digest)
+			z, err := gzip.NewReader(bytes.NewReader(blob))
+			if err != nil {
+				t.Fatal(err)
+			}
+			content, err := io.ReadAll(z)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkSpans(t, want, blob, content)
+			got, err := Build(t.Context(), bytes.NewReader(blob), BuildOptions{SpanSize: l.SpanSize, BuildTool: want.BuildTool})
 			if err != nil {
 				t.Fatal(err)
 			}
