@@ -49,11 +49,11 @@ func newSpool(in io.Reader, dir string) (s *spool, err error) {
 
 // Close removes the file. Whoever sweeps the folder may have done so already.
 func (s *spool) Close() error {
-	err := os.Remove(s.f.Name())
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
+	err := s.f.Close()
+	if gone := os.Remove(s.f.Name()); !errors.Is(gone, fs.ErrNotExist) {
+		err = errors.Join(err, gone)
 	}
-	return errors.Join(s.f.Close(), err)
+	return err
 }
 
 func (s *spool) read(t *tap) error {
