@@ -501,3 +501,34 @@ func TestPushCancelled(t *testing.T) {
 		t.Errorf("blob: %v", err)
 	}
 }
+
+// A token that ends during a push is renewed, and what it was refused for sent
+// again.
+func TestPushTokenEndsInUse(t *testing.T) {
+	t.Parallel()
+	real := distribution(t)
+	r := newTokenRegistry(t)
+	front := newHost(t, func(w http.ResponseWriter, req *http.Request) {
+		if got := req.Header.Get("Authorization"); got == "" || got != *r.accepted.Load() {
+			r.registry.Config.Handler.ServeHTTP(w, req) // which refuses
+			return
+		}
+		real.Config.Handler.ServeHTTP(w, req)
+		r.revoke()
+	})
+	c := newClient(t, Options{})
+	repo := c.Repository(named(t, front.addr()+"/a/b"))
+	content := noise(300_000)
+	if err := upload(t.Context(), repo, content, 100_000); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.PushBlob(t.Context(), repo.name, describing("", content[:70_000]), opener(content[:70_000])); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int64{300_000, 70_000} {
+		wantRange(t, c.Open(repo.name, describing("", content[:n])), content, 0, n)
+	}
+	if n := c.Stats().Retries; n != 0 {
+		t.Errorf("%d retries", n)
+	}
+}

@@ -205,3 +205,14 @@ func TestNextPage(t *testing.T) {
 		})
 	}
 }
+
+func FuzzNextPage(f *testing.F) {
+	f.Add(`</v2/x?n=1&last=a,b>; rel="next"`)
+	f.Add(`<a>; rel="prev", <b>; title="x"; rel="next"`)
+	f.Add(`><>;<rel=next`)
+	f.Fuzz(func(t *testing.T, link string) {
+		if got := nextPage(http.Header{"Link": {link}}); !strings.Contains(link, "<"+got+">") && got != "" {
+			t.Errorf("%q is not in %q", got, link)
+		}
+	})
+}

@@ -17,6 +17,9 @@ import (
 
 const (
 	chunkSize = 16 << 20 // bytes that are sent, and kept until they arrived
+	// A chunk that outgrows this gets all its memory at once; growing by and by
+	// would take twice as much.
+	smallChunk = 256 << 10
 	// Registries may want larger chunks; up to this size they get them.
 	maxChunkSize = 128 << 20
 )
@@ -72,6 +75,9 @@ func (u *Upload) Write(p []byte) (int, error) {
 			return n, u.err
 		}
 		k := min(len(p)-n, u.size-len(u.chunk))
+		if len(u.chunk)+k > smallChunk && cap(u.chunk) < u.size {
+			u.chunk = append(make([]byte, 0, u.size), u.chunk...)
+		}
 		u.chunk = append(u.chunk, p[n:n+k]...)
 		n += k
 		if n == len(p) {
