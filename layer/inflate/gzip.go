@@ -20,7 +20,7 @@ const maxString = 512
 
 // readHeader reads a member's header (RFC 1952, section 2.3).
 func (z *Reader) readHeader() error {
-	var buf [10]byte
+	buf := &z.buf
 	if err := z.readFull(buf[:]); err != nil {
 		return err
 	}
@@ -81,9 +81,9 @@ func (z *Reader) skipFields(flags byte, crc *uint32) error {
 
 // skipByte returns a byte of the header.
 func (z *Reader) skipByte(crc *uint32) (byte, error) {
-	var b [1]byte
-	err := z.readFull(b[:])
-	*crc = crc32.Update(*crc, crc32.IEEETable, b[:])
+	b := z.buf[:1]
+	err := z.readFull(b)
+	*crc = crc32.Update(*crc, crc32.IEEETable, b)
 	return b[0], err
 }
 
@@ -101,12 +101,12 @@ func (z *Reader) endMember() error {
 	// Nothing of the next member may refer to this one.
 	z.lo, z.floor = z.wp, z.wp
 	z.align()
-	var buf [8]byte
-	if err := z.readFull(buf[:]); err != nil {
+	buf := z.buf[:8]
+	if err := z.readFull(buf); err != nil {
 		return err
 	}
 	if z.checked {
-		if binary.LittleEndian.Uint32(buf[:]) != z.crc {
+		if binary.LittleEndian.Uint32(buf) != z.crc {
 			return z.malformed("checksum of a member")
 		}
 		if binary.LittleEndian.Uint32(buf[4:]) != z.size {
@@ -117,7 +117,7 @@ func (z *Reader) endMember() error {
 	if z.ip < z.inEnd {
 		return nil
 	}
-	if err := z.fill(); err != io.EOF {
+	if ok, err := z.fill(); ok || err != nil {
 		return err
 	}
 	return io.EOF

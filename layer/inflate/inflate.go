@@ -46,6 +46,7 @@ const (
 type Reader struct {
 	src    io.Reader
 	srcErr error // of the source, for when in is used up
+	ended  bool  // the source has; likewise
 	err    error // of everything from now on
 
 	ip, inEnd int    // in[ip:inEnd] is still to be used
@@ -73,6 +74,7 @@ type Reader struct {
 	in   [inSize]byte
 	out  [outSize]byte
 	lens [maxLit + maxDist]uint8
+	buf  [10]byte // for headers and trailers
 }
 
 // NewReader returns a Reader at the beginning of the gzip stream r.
@@ -92,7 +94,7 @@ func (z *Reader) Reset(r io.Reader) {
 // shorter than WindowSize if nothing refers to more, and what does is
 // ErrFormat. Boundary counts on from at.
 func (z *Reader) Resume(r io.Reader, at Place, window []byte) {
-	z.src, z.srcErr, z.err = r, nil, nil
+	z.src, z.srcErr, z.err, z.ended = r, nil, nil, false
 	z.ip, z.inEnd, z.inOff = 0, 0, at.Bit>>3
 	z.bits, z.nbits, z.skip = 0, 0, uint(at.Bit&7)
 	z.final, z.checked = false, false

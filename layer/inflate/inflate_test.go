@@ -93,7 +93,7 @@ func TestResumeEverywhere(t *testing.T) {
 	for _, s := range streams(t, 300<<10) {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
-			z, p := NewReader(nil), NewPacker()
+			z, p := NewReader(nil), new(Packer)
 			for i, v := range visits(t, s) {
 				rest := func() io.Reader { return bytes.NewReader(s.blob[v.at.Bit/8:]) }
 				want := s.data[v.at.Out:]

@@ -2,34 +2,39 @@ package inflate
 
 import "io"
 
-// maxEmptyReads is how often a source may return nothing and no error.
+// maxEmptyReads is how often in a row a source may return nothing and no error.
 const maxEmptyReads = 100
 
-// fill reads more input. in is used up. io.EOF is the source's end.
-func (z *Reader) fill() error {
-	if z.srcErr != nil {
-		return z.srcErr
+// fill reads more input, in being used up, and reports whether there is any.
+func (z *Reader) fill() (bool, error) {
+	if z.ended || z.srcErr != nil {
+		return false, z.srcErr
 	}
 	z.inOff += int64(z.inEnd)
 	z.ip, z.inEnd = 0, 0
 	for range maxEmptyReads {
 		n, err := z.src.Read(z.in[:])
-		z.inEnd, z.srcErr = n, err
+		z.inEnd = n
+		if err == io.EOF {
+			z.ended = true
+		} else {
+			z.srcErr = err
+		}
 		if n > 0 {
-			return nil
+			return true, nil
 		}
 		if err != nil {
-			return err
+			return false, z.srcErr
 		}
 	}
 	z.srcErr = io.ErrNoProgress
-	return z.srcErr
+	return false, z.srcErr
 }
 
 // more is fill where the stream must not end.
 func (z *Reader) more() error {
-	err := z.fill()
-	if err == io.EOF {
+	ok, err := z.fill()
+	if !ok && err == nil {
 		return io.ErrUnexpectedEOF
 	}
 	return err
@@ -50,6 +55,7 @@ func (z *Reader) need(n uint) error {
 	return nil
 }
 
+// drop uses up n bits that are there.
 func (z *Reader) drop(n uint) {
 	z.bits >>= n
 	z.nbits -= n
