@@ -2,6 +2,7 @@ package inflate
 
 import (
 	"bytes"
+	"compress/flate"
 	"compress/gzip"
 	"errors"
 	"io"
@@ -46,6 +47,33 @@ func standard(blob []byte) ([]byte, error) {
 }
 
 func bounded(z *Reader) ([]byte, error) { return io.ReadAll(io.LimitReader(z, mostFuzzed)) }
+
+// FuzzDeflate compares with compress/flate what a checksum would otherwise hide:
+// the input is bare DEFLATE, put into a member whose trailer is right.
+func FuzzDeflate(f *testing.F) {
+	for _, s := range streams(f, 2000) {
+		if head := len(member(nil, nil)) - 8; s.blob[3] == 0 {
+			f.Add(s.blob[10 : len(s.blob)-8])
+		} else {
+			f.Add(s.blob[head : len(s.blob)-8])
+		}
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		src := bytes.NewReader(raw)
+		want, stdErr := io.ReadAll(io.LimitReader(flate.NewReader(src), mostFuzzed))
+		if len(want) == mostFuzzed {
+			return
+		}
+		blob := member(raw[:len(raw)-src.Len()], want)
+		got, err := bounded(NewReader(bytes.NewReader(blob)))
+		if stdErr == nil && (err != nil || !bytes.Equal(got, want)) {
+			t.Fatalf("%d bytes, %v; want %d", len(got), err, len(want))
+		}
+		if stdErr != nil && (err == nil || !bytes.HasPrefix(got, want) && !bytes.HasPrefix(want, got)) {
+			t.Fatalf("%d bytes, %v; want %d, %v", len(got), err, len(want), stdErr)
+		}
+	})
+}
 
 // FuzzResume resumes a stream where it says it can be, and at a place that is
 // made up, with a window that may be too short.
