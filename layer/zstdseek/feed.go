@@ -2,6 +2,7 @@ package zstdseek
 
 import (
 	"bufio"
+	"errors"
 	"io"
 )
 
@@ -77,7 +78,7 @@ func (f *feed) fill(b []byte) error {
 
 // short makes of the end of the source the early end of a stream.
 func short(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
@@ -88,7 +89,7 @@ func short(err error) error {
 func (f *feed) nextFrame() error {
 	for {
 		b, err := f.r.Peek(maxHeader)
-		if len(b) == 0 || err != nil && err != io.EOF {
+		if len(b) == 0 || err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
 		f.frame, err = parseFrame(b)
@@ -161,6 +162,7 @@ func (f *feed) ended() (int64, bool) {
 		return f.off, true
 	case partSum:
 		return f.off + checksum, true
+	case partBlock:
 	}
 	if b, err := f.r.Peek(blockHeader); err != nil || string(b) != emptyLast {
 		return 0, false

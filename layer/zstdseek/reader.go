@@ -129,13 +129,13 @@ func (z *Reader) next(p []byte) (int, error) {
 // failure is what the end of the stream is to the caller.
 func (z *Reader) failure(err error) error {
 	switch {
-	case z.feed.err == io.EOF && errors.Is(err, io.EOF):
+	case z.feed.err == nil:
+		return malformed("%w", err)
+	case errors.Is(z.feed.err, io.EOF):
 		z.finish()
 		return io.EOF
-	case z.feed.err != nil && z.feed.err != io.EOF:
-		return z.feed.err
 	}
-	return malformed("%w", err)
+	return z.feed.err
 }
 
 // try has the trials decode the last block.

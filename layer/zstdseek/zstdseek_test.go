@@ -89,7 +89,7 @@ func read(z *Reader, n int) (out []byte, seen []Place, err error) {
 			seen = append(seen, at)
 		}
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return out, seen, err
