@@ -49,35 +49,23 @@ func (p *Peel) Evict() []Cached {
 	return out
 }
 
+// evict clears the bits of all spans, raises the generation, and punches.
 func evict(dir string) (c Cached, err error) {
 	data, err := os.OpenFile(filepath.Join(dir, "data"), os.O_RDWR, 0)
 	if err != nil {
 		return c, err
 	}
 	defer func() { err = errors.Join(err, data.Close()) }()
-	have, err := os.OpenFile(filepath.Join(dir, "have"), os.O_RDWR, 0)
+	words, unmap, err := mapHave(filepath.Join(dir, "have"))
 	if err != nil {
 		return c, err
 	}
-	defer func() { err = errors.Join(err, have.Close()) }()
-	fi, err := have.Stat()
-	if err != nil {
-		return c, err
-	}
+	defer func() { err = errors.Join(err, unmap()) }()
 	if err := unix.Flock(int(data.Fd()), unix.LOCK_EX); err != nil {
 		return c, err
 	}
-	mapped, err := unix.Mmap(int(have.Fd()), 0, int(fi.Size()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return c, err
-	}
-	defer func() { err = errors.Join(err, unix.Munmap(mapped)) }()
-	words := unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(mapped))), len(mapped)/8)
-	if got := binary.LittleEndian.AppendUint64(nil, words[0]); string(got) != "peelhave" {
-		return c, fmt.Errorf("a have file that begins with %q", got)
-	}
 	bits := words[haveBitmaps:]
-	for i := range bits { // checked stands after present, and is to be cleared first
+	for i := range bits { // the second bitmap is to be cleared first
 		atomic.StoreUint64(&bits[len(bits)-1-i], 0)
 	}
 	atomic.AddUint64(&words[haveGeneration], 1)
@@ -86,6 +74,28 @@ func evict(dir string) (c Cached, err error) {
 		return c, nil
 	}
 	return c, unix.Fallocate(int(data.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, c.Size)
+}
+
+func mapHave(name string) (words []uint64, unmap func() error, err error) {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	mapped, err := unix.Mmap(int(f.Fd()), 0, int(fi.Size()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, nil, err
+	}
+	unmap = func() error { return unix.Munmap(mapped) }
+	words = unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(mapped))), len(mapped)/8)
+	if magic := binary.LittleEndian.AppendUint64(nil, words[0]); string(magic) != "peelhave" {
+		return nil, nil, errors.Join(fmt.Errorf("a have file that begins with %q", magic), unmap())
+	}
+	return words, unmap, nil
 }
 
 // Forget drops the kernel's pages of a file, so that the next read of it asks
