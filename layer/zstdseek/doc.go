@@ -38,6 +38,7 @@
 // # Limits
 //
 // Frames may ask for a window of 128 MiB, which is what zstd --long=27 does. A
-// Reader needs the window of the largest frame so far, the least length of
-// stretches, and about 1 MiB. A Decoder needs a copy of the compressed bytes.
+// Reader needs the window of the largest frame so far, eight times the least
+// length of stretches, and about 8 MiB. A Decoder needs a copy of the compressed
+// bytes.
 package zstdseek

@@ -7,6 +7,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
+const maxHeld = 3 << 20 // bytes; a block more is held at most
+
 // trial decodes blocks of a frame as if nothing came before them.
 type trial struct {
 	d    *zstd.Decoder
@@ -14,6 +16,8 @@ type trial struct {
 	head []byte
 	out  []byte // a block
 
+	held    []byte // raw blocks not decoded yet, which a trial of nothing else need not do
+	owed    int    // bytes of their output
 	running bool
 	cost    int64 // of the decoding so far, in bytes of compressed blocks' output
 }
@@ -33,6 +37,7 @@ func (t *trial) begin(at Place, n int64) error {
 	// maxBlock at most.
 	t.head = appendHeader(t.head[:0], uint32(min(int64(at.Window), max(n, maxBlock))))
 	t.in = append(t.in[:0], t.head)
+	t.held, t.owed = t.held[:0], 0
 	t.cost, t.running = 0, true
 	return t.d.Reset(&t.in)
 }
@@ -45,10 +50,35 @@ func (t *trial) decode(f *feed, want []byte) int64 {
 		cost /= 8 // a copy
 	}
 	t.cost += cost
-	t.in = append(t.in, f.run)
-	n, err := t.d.Read(t.out)
-	t.running = err == nil && !f.lost && len(t.in) == 0 && bytes.Equal(t.out[:n], want)
+	if f.kind == rawBlock && len(f.run) == blockHeader+len(want) && len(t.held) < maxHeld {
+		t.held = append(t.held, f.run...)
+		t.owed += len(want)
+		return cost
+	}
+	t.running = !f.lost && t.catchUp()
+	if t.running {
+		t.in = append(t.in, f.run)
+		n, err := t.d.Read(t.out)
+		t.running = err == nil && len(t.in) == 0 && bytes.Equal(t.out[:n], want)
+	}
 	return cost
+}
+
+// catchUp decodes the blocks that were held. As they are raw, so is what comes
+// out.
+func (t *trial) catchUp() bool {
+	if t.owed > 0 {
+		t.in = append(t.in, t.held)
+	}
+	for t.owed > 0 {
+		n, err := t.d.Read(t.out)
+		if err != nil {
+			return false
+		}
+		t.owed -= n
+	}
+	t.held = t.held[:0]
+	return true
 }
 
 func (t *trial) close() {
