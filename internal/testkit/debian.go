@@ -21,7 +21,7 @@ type recipe struct {
 }
 
 // recipeVersion changes with everything in this package that changes the images.
-const recipeVersion = 6
+const recipeVersion = 7
 
 func recipes() []recipe {
 	return []recipe{
