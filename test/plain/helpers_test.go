@@ -5,9 +5,11 @@ package plain
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
@@ -116,4 +118,39 @@ func forms() []form {
 			return zstdFrames(t, archive(t, entries), frame)
 		}},
 	}
+}
+
+// gone evicts every span, and makes the kernel forget what it has read. It
+// returns the mean length of the first layer's spans, uncompressed bytes.
+func gone(t *testing.T, p *testkit.Peel, root string) int64 {
+	t.Helper()
+	layers := p.Evict()
+	err := filepath.WalkDir(root, func(name string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		return testkit.Forget(name)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return layers[0].Size / layers[0].Spans
+}
+
+// readAtOnce compares all files, several at a time, in an order of its own.
+func readAtOnce(t *testing.T, root string, entries []testkit.Entry) {
+	t.Helper()
+	const readers = 4
+	order := rand.New(rand.NewPCG(5, 6)).Perm(len(entries))
+	var all sync.WaitGroup
+	for r := range readers {
+		all.Go(func() {
+			for k := r; k < len(order); k += readers {
+				if err := same(root, entries[order[k]]); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
 }
