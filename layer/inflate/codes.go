@@ -100,7 +100,7 @@ func (z *Reader) decodeSlow() error {
 // decodeFast decompresses while there are fastInput bytes of input and outSlack
 // bytes of room, which is at least once.
 //
-//nolint:gocognit // one loop, so that its variables stay in registers
+//nolint:gocognit,funlen // one loop, so that its variables stay in registers
 func (z *Reader) decodeFast() error {
 	var (
 		in    = z.in[:z.inEnd]

@@ -168,7 +168,7 @@ func TestReadAllocatesNothing(t *testing.T) {
 			if at, ok := z.Boundary(); ok && at.Out > 0 {
 				z.Mark()
 			}
-			if _, err := z.Read(buf); err == io.EOF {
+			if _, err := z.Read(buf); errors.Is(err, io.EOF) {
 				return
 			} else if err != nil {
 				t.Fatal(err)

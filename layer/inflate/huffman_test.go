@@ -40,7 +40,7 @@ func TestRandomCodes(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(2, 3))
 	var good, bad, output int
-	for i := range 4000 {
+	for i := range 1500 {
 		lit, dist := randomCode(r, 257+r.IntN(30)), randomCode(r, 1+r.IntN(30))
 		switch r.IntN(8) {
 		case 0:
