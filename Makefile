@@ -22,8 +22,9 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),,-exec "sudo -E env PATH=$$PATH HOME=$
 
 DEPS_RUN  := fusermount3=fuse3
 DEPS_RACE := gcc=gcc+libc6-dev
-DEPS_E2E  := umoci=umoci skopeo=skopeo python3=python3 setfattr=attr getcap=libcap2-bin zstd=zstd tar=tar \
-	setpriv=util-linux unshare=util-linux useradd=passwd dpkg-deb=dpkg
+DEPS_E2E  := umoci=umoci skopeo=skopeo python3=python3 setfattr=attr getcap=libcap2-bin zstd=zstd pzstd=zstd \
+	pigz=pigz gzip=gzip tar=tar setpriv=util-linux unshare=util-linux useradd=passwd dpkg-deb=dpkg
+DEPS_BENCH := containerd=containerd ctr=containerd
 
 .PHONY: help
 help: ## this list
@@ -52,6 +53,10 @@ deps-run:
 .PHONY: deps
 deps: ## installs with apt-get what the tests need and this machine lacks
 	@.ci/deps $(DEPS_RUN) $(DEPS_RACE) $(DEPS_E2E)
+
+.PHONY: deps-bench
+deps-bench: deps
+	@.ci/deps $(DEPS_BENCH)
 
 .PHONY: test
 test: deps test-fmt test-vet test-race test-e2e ## everything: formatting, vet, unit tests with -race, end to end
@@ -85,7 +90,7 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 	@.ci/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: deps build ## against overlayfs, as root; writes the table of docs/benchmarks.md
+bench: deps-bench build ## against overlayfs and containerd, as root; writes the table of docs/benchmarks.md
 	PATH="$$PATH:/usr/sbin:/sbin" PEEL_BIN=$(CURDIR)/bin/peel go test -run '^$$' -bench . -benchtime 1x -timeout 60m -v $(AS_ROOT) ./test/bench -table $(CURDIR)/docs/benchmarks.md
 
 .PHONY: bench-go
