@@ -15,8 +15,9 @@
 // A place lies behind the end of each block that is not the last of its member,
 // with up to seven bits of its first byte belonging to the block before; and at
 // the first byte of each gzip member (RFC 1952), where no window is needed.
-// Places of equal output are reported once, as the last of them. The offset of
-// a place is exact whatever has been read ahead from the source.
+// Blocks and members without output are read over: of places with the same
+// output before them, the first is reported. The offset of a place is exact
+// whatever has been read ahead from the source.
 //
 // # What is accepted
 //
@@ -36,6 +37,6 @@
 //
 // # Limits
 //
-// A Reader has a fixed size of about 220 KiB, and 36 KiB more once Mark was
+// A Reader has a fixed size of about 212 KiB, and 64 KiB more once Mark was
 // called. Reading allocates nothing.
 package inflate
