@@ -39,13 +39,16 @@ func plainPackages() [][]string {
 func plainImage(b *testing.B) string {
 	b.Helper()
 	packages := plainPackages()
+	var debs [][]string
+	for _, names := range packages {
+		debs = append(debs, testkit.Debs(b, names...))
+	}
 	return testkit.Kept(b, "plain", fmt.Sprint("gzip 1 ", packages), func(ctx context.Context, l *testkit.Layout) error {
 		layers := make([]testkit.Layer, len(packages))
 		var g errgroup.Group
-		for i, names := range packages {
-			debs := testkit.Debs(b, names...)
+		for i := range packages {
 			g.Go(func() (err error) {
-				layers[i], err = gzipLayer(ctx, b.TempDir(), debs)
+				layers[i], err = gzipLayer(ctx, b.TempDir(), debs[i])
 				return err
 			})
 		}

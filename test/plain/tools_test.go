@@ -41,9 +41,20 @@ func compressors() []compressor {
 		{"zstd tiny frames", zst, func(t *testing.T, tar []byte) []byte { t.Helper(); return zstdFrames(t, tar, 10_000).Blob }},
 	}
 	for _, c := range []struct{ media, line string }{
-		{gz, "gzip -1"}, {gz, "gzip -9"}, {gz, "gzip --rsyncable"},
-		{gz, "pigz -p 2"}, {gz, "pigz -p 4 -b 32 -1"}, {gz, "pigz -i -b 128"}, {gz, "pigz -p 1 -C layer"}, {gz, "pigz --rsyncable"},
-		{zst, "zstd -1"}, {zst, "zstd -12"}, {zst, "zstd -T2 -B1MiB"}, {zst, "zstd --long=27"}, {zst, "zstd --no-check --rsyncable -T2"}, {zst, "pzstd -p 2 -3"},
+		{gz, "gzip -1"},
+		{gz, "gzip -9"},
+		{gz, "gzip --rsyncable"},
+		{gz, "pigz -p 2"},
+		{gz, "pigz -p 4 -b 32 -1"},
+		{gz, "pigz -i -b 128"},
+		{gz, "pigz -p 1 -C layer"},
+		{gz, "pigz --rsyncable"},
+		{zst, "zstd -1"},
+		{zst, "zstd -12"},
+		{zst, "zstd -T2 -B1MiB"},
+		{zst, "zstd --long=27"},
+		{zst, "zstd --no-check --rsyncable -T2"},
+		{zst, "pzstd -p 2 -3"},
 	} {
 		out = append(out, compressor{c.line, c.media, func(t *testing.T, tar []byte) []byte { t.Helper(); return tool(t, c.line, tar) }})
 	}
