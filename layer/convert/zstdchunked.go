@@ -64,9 +64,13 @@ func toZstdChunked(in io.Reader, out io.Writer, o Options) (r Result, err error)
 	return w.end(split)
 }
 
+// window is that of zstd frames, bytes: DefaultChunk, as what lies further back
+// is of no use to a chunk, and each of a conversion's encoders holds two.
+const window = 1 << 20
+
 // newEncoder returns an encoder that is deterministic and starts no goroutine.
 func newEncoder(w io.Writer) (*zstd.Encoder, error) {
-	return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1))
+	return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(window))
 }
 
 func (w *zstdWriter) run() error {

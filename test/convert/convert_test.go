@@ -68,6 +68,43 @@ func TestTree(t *testing.T) {
 	}
 }
 
+// TestDebian converts larger images: one with Docker's types behind a list of
+// platforms, one whose layers are of several formats, and one of skopeo's.
+func TestDebian(t *testing.T) {
+	t.Parallel()
+	for _, s := range testkit.Debian(t) {
+		reg := testkit.NewRegistry(t)
+		for _, tag := range []string{testkit.Docker, testkit.Mixed, testkit.Skopeo} {
+			reg.Push(t, s.Layout, tag, s.Name)
+			for format, name := range formats {
+				t.Run(s.Name+"/"+tag+"/"+format, func(t *testing.T) {
+					t.Parallel()
+					p := testkit.NewPeel(t)
+					dst := reg.Ref(repo(format, s.Name), tag)
+					converted(t, p, "--format", format, reg.Ref(s.Name, tag), dst)
+					if d := cmp.Diff(lazily(name, 3), layers(t, p, dst)); d != "" {
+						t.Error(d)
+					}
+					got, err := testkit.List(p.Mount(dst))
+					if err != nil {
+						t.Fatal(err)
+					}
+					clock := testkit.Exact
+					if tag != testkit.Docker {
+						clock = testkit.WholeSeconds // of layers that stay as they are
+					}
+					if format == "zstd:chunked" {
+						got = without(got)
+					}
+					for _, d := range testkit.Differences(s.Expected, got, clock) {
+						t.Error(d)
+					}
+				})
+			}
+		}
+	}
+}
+
 func TestIndex(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
