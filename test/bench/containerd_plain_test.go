@@ -68,12 +68,18 @@ func (d *daemon) ctr(args ...string) error {
 	return nil
 }
 
+// must runs a command of ctr.
+func (d *daemon) must(args ...string) {
+	d.b.Helper()
+	if err := d.ctr(args...); err != nil {
+		d.b.Fatal(err)
+	}
+}
+
 // pull pulls and unpacks ref.
 func (d *daemon) pull(ref string) {
 	d.b.Helper()
-	if err := d.ctr("images", "pull", "--snapshotter", "overlayfs", "--plain-http", ref); err != nil {
-		d.b.Fatal(err)
-	}
+	d.must("images", "pull", "--snapshotter", "overlayfs", "--plain-http", ref)
 }
 
 // stop ends the daemon and takes away what it kept, which is large. Nothing is
