@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"github.com/peelfs/peel/internal/link"
 	"github.com/peelfs/peel/internal/testkit"
 )
 
@@ -27,8 +26,8 @@ const (
 // firstMount is the setting of a comparison: an image behind a line.
 type firstMount struct {
 	b      *testing.B
-	line   *link.Link
-	host   string
+	link   testkit.Link
+	line   *testkit.Line
 	blobs  []digest.Digest
 	size   int64           // of the blobs, bytes
 	cpu    []time.Duration // that peel used, a mount each
@@ -37,23 +36,23 @@ type firstMount struct {
 
 const plainRepo = "bench/plain"
 
-func newFirstMount(b *testing.B, line *link.Link) *firstMount {
+func newFirstMount(b *testing.B, l testkit.Link) *firstMount {
 	b.Helper()
 	if os.Geteuid() != 0 {
 		b.Fatal("mounting and unpacking take root")
 	}
 	layout := plainImage(b)
-	f := &firstMount{b: b, line: line}
+	f := &firstMount{b: b, link: l}
 	if f.blobs, f.size = blobsOf(b, layout); f.size < plainLeast {
 		b.Fatalf("the image has %d bytes compressed, not %d", f.size, plainLeast)
 	}
 	reg := testkit.NewRegistry(b)
 	reg.Push(b, layout, "latest", plainRepo)
-	f.host = reg.Behind(b, line)
+	f.line = reg.Behind(b, l)
 	return f
 }
 
-func (f *firstMount) ref() string { return f.host + "/" + plainRepo + ":latest" }
+func (f *firstMount) ref() string { return f.line.Host() + "/" + plainRepo + ":latest" }
 
 // mount mounts the image with an empty cache, and unmounts it.
 func (f *firstMount) mount() {
@@ -89,7 +88,7 @@ func (f *firstMount) download() float64 {
 	return seconds(func() {
 		g, ctx := errgroup.WithContext(f.b.Context())
 		for _, d := range f.blobs {
-			g.Go(func() error { return fetch(ctx, transport, "http://"+f.host+"/v2/"+plainRepo+"/blobs/"+d.String()) })
+			g.Go(func() error { return fetch(ctx, transport, "http://"+f.line.Host()+"/v2/"+plainRepo+"/blobs/"+d.String()) })
 		}
 		if err := g.Wait(); err != nil {
 			f.b.Fatal(err)
@@ -125,7 +124,7 @@ func (f *firstMount) report(name string, other []float64, most float64) {
 	f.b.Helper()
 	ratio := median(f.mounts) / median(other)
 	f.b.Logf("%d MB in %d layers at %v and %d Mbit/s: %s %s, peel %s, ratio %.2f (at most %.2f); processor time of peel %v",
-		f.size/1e6, len(f.blobs), f.line.RoundTrip, f.line.Bandwidth/1e6, name, show(other, "s"), show(f.mounts, "s"), ratio, most, f.cpu)
+		f.size/1e6, len(f.blobs), f.link.Delay, f.link.BytesPerSecond*8/1e6, name, show(other, "s"), show(f.mounts, "s"), ratio, most, f.cpu)
 	f.b.ReportMetric(ratio, "ratio")
 	f.b.ReportMetric(median(f.mounts), "peel-s")
 	f.b.ReportMetric(median(other), name+"-s")
@@ -138,7 +137,7 @@ func (f *firstMount) report(name string, other []float64, most float64) {
 // BenchmarkFirstMountSlow: on a slow line a first mount of a plain image is
 // ready about when its bytes are there.
 func BenchmarkFirstMountSlow(b *testing.B) {
-	f := newFirstMount(b, &link.Link{RoundTrip: 40 * time.Millisecond, Bandwidth: 100e6})
+	f := newFirstMount(b, testkit.Link{Delay: 40 * time.Millisecond, BytesPerSecond: 100e6 / 8})
 	for b.Loop() {
 		var downloads []float64
 		f.mounts, f.cpu = nil, nil
@@ -153,7 +152,7 @@ func BenchmarkFirstMountSlow(b *testing.B) {
 // BenchmarkFirstMountFast: on a fast line it is ready well before containerd
 // has pulled and unpacked the same image.
 func BenchmarkFirstMountFast(b *testing.B) {
-	f := newFirstMount(b, &link.Link{RoundTrip: time.Millisecond, Bandwidth: 1e9})
+	f := newFirstMount(b, testkit.Link{Delay: time.Millisecond, BytesPerSecond: 1e9 / 8})
 	for b.Loop() {
 		var pulls, downloads []float64
 		f.mounts, f.cpu = nil, nil
