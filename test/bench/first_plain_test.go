@@ -88,7 +88,9 @@ func (f *firstMount) download() float64 {
 	return seconds(func() {
 		g, ctx := errgroup.WithContext(f.b.Context())
 		for _, d := range f.blobs {
-			g.Go(func() error { return fetch(ctx, transport, "http://"+f.line.Host()+"/v2/"+plainRepo+"/blobs/"+d.String()) })
+			g.Go(func() error {
+				return fetch(ctx, transport, "http://"+f.line.Host()+"/v2/"+plainRepo+"/blobs/"+d.String())
+			})
 		}
 		if err := g.Wait(); err != nil {
 			f.b.Fatal(err)
