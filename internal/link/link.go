@@ -9,6 +9,11 @@ import (
 	"time"
 )
 
+// late is how late a writer may wake and still have had the line all the time.
+// Timers of under a millisecond are late by as much, which a fast line that
+// counted it as idle would lose with every piece.
+const late = 5 * time.Millisecond
+
 // piece is how much of a response goes out before another response may have
 // the line, bytes.
 const piece = 16 << 10
@@ -72,12 +77,14 @@ type writer struct {
 	http.ResponseWriter
 	link *Link
 	ctx  context.Context //nolint:containedctx // of the one request that the writer answers
+	last time.Time       // when the line had sent the piece before
 }
 
 func (w *writer) Write(p []byte) (n int, err error) {
 	for len(p) > 0 && err == nil {
 		part := p[:min(len(p), piece)]
-		if err := sleep(w.ctx, time.Until(w.link.reserve(len(part)))); err != nil {
+		w.last = w.link.reserve(len(part), w.last)
+		if err := sleep(w.ctx, time.Until(w.last)); err != nil {
 			return n, err
 		}
 		var m int
@@ -88,12 +95,17 @@ func (w *writer) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// reserve takes the line for n bytes and returns when they have arrived.
-func (l *Link) reserve(n int) time.Time {
+// reserve takes the line for n bytes and returns when they have arrived. The
+// writer has been ready since last, if that is not long ago.
+func (l *Link) reserve(n int, last time.Time) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now := time.Now(); l.free.Before(now) {
-		l.free = now
+	ready := time.Now()
+	if ready.Sub(last) < late {
+		ready = last
+	}
+	if l.free.Before(ready) {
+		l.free = ready
 	}
 	if l.Bandwidth > 0 {
 		l.free = l.free.Add(time.Duration(int64(n) * 8 * int64(time.Second) / l.Bandwidth))
