@@ -72,7 +72,7 @@ func (op *opening) cachedIndex(m *Image, i int) (*layer.Index, error) {
 		return nil, err
 	}
 	toc, _ := layer.TOCDigest(d)
-	if x.Blob() != d.Digest || x.TOC() != "" && x.TOC() != toc {
+	if x.Blob() != d.Digest || x.Claim() != "" && x.Claim() != toc {
 		return nil, errors.Join(fmt.Errorf("layer %s: %w: an index of another layer", d.Digest, flat.ErrCorrupt), mapped.Close())
 	}
 	op.own(m, mapped)

@@ -88,7 +88,7 @@ func sample(t *testing.T) *tree.Tree {
 	add(layer.Header{Name: "link", Mode: unix.S_IFLNK | 0o777, Link: "d0/x"})
 	add(layer.Header{Name: "dev", Mode: unix.S_IFCHR | 0o600, RdevMajor: 300, RdevMinor: 70000})
 	info := layer.InfoInput{Blob: digest.FromString("blob"), BlobSize: addr, AddrSize: addr, Format: layer.FormatTar, Trust: layer.Proved}
-	x, err := b.Index(info, []layer.Span{{Len: addr, CLen: addr, Chunks: flat.Range{Count: 1}}}, []layer.Chunk{{Len: uint32(addr)}})
+	x, err := b.Index(info, layer.Cut{Spans: []layer.Span{{Len: addr, CLen: addr, Chunks: flat.Range{Count: 1}}}, Chunks: []layer.Chunk{{Len: uint32(addr)}}})
 	if err != nil {
 		t.Fatal(err)
 	}

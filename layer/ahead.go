@@ -12,11 +12,11 @@ const (
 type streams struct {
 	mu    sync.Mutex // guards what follows
 	clock uint64
-	table [maxStreams]stream
+	table [maxStreams]reader
 }
 
-// stream is one sequential reader.
-type stream struct {
+// reader is one sequential reader.
+type reader struct {
 	next  int64  // the address behind its last read
 	read  int64  // bytes read in sequence
 	ahead int64  // addresses below have been asked for
@@ -34,7 +34,7 @@ func (s *streams) advance(spans []Span, addr, size int64) (first, n int) {
 	s.clock++
 	row := s.rowLocked(addr)
 	if row.used == 0 || row.next != addr {
-		*row = stream{next: addr + size, read: size, ahead: addr + size, used: s.clock}
+		*row = reader{next: addr + size, read: size, ahead: addr + size, used: s.clock}
 		return 0, 0
 	}
 	row.next, row.read, row.used = addr+size, row.read+size, s.clock
@@ -53,7 +53,7 @@ func (s *streams) advance(spans []Span, addr, size int64) (first, n int) {
 
 // rowLocked returns the stream that goes on at addr, else the one that has
 // been idle for longest.
-func (s *streams) rowLocked(addr int64) *stream {
+func (s *streams) rowLocked(addr int64) *reader {
 	oldest := &s.table[0]
 	for i := range s.table {
 		row := &s.table[i]

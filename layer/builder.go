@@ -49,7 +49,8 @@ type Builder struct {
 	nodes     []node
 	names     map[childKey]uint32 // row in nodes
 	whiteouts map[childKey]struct{}
-	pending   []uint32 // hard links, in nodes, whose target had not come yet
+	pending   []uint32            // hard links, in nodes, whose target had not come yet
+	sums      map[uint32][32]byte // digests of files, by row in inodes
 
 	entries, extents int
 	steps            int   // path components looked up
@@ -85,7 +86,7 @@ type childKey struct {
 
 // NewBuilder returns a Builder that holds the root directory only.
 func NewBuilder() *Builder {
-	b := &Builder{names: make(map[childKey]uint32), whiteouts: make(map[childKey]struct{})}
+	b := &Builder{names: make(map[childKey]uint32), whiteouts: make(map[childKey]struct{}), sums: make(map[uint32][32]byte)}
 	b.inodes = append(b.inodes, implicitDir(0))
 	b.entries = 1
 	return b

@@ -69,7 +69,7 @@ func build(t testing.TB, headers ...*Header) (*Index, error) {
 			return nil, err
 		}
 	}
-	return b.Index(InfoInput{Format: FormatTar, Trust: Proved, AddrSize: 0}, nil, nil)
+	return b.Index(InfoInput{Format: FormatTar, Trust: Proved, AddrSize: 0}, Cut{})
 }
 
 func TestBuilder(t *testing.T) {

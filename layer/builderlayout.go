@@ -12,31 +12,44 @@ import (
 
 // InfoInput is an Info before its strings have a place in a pool.
 type InfoInput struct {
-	Blob, DiffID, TOC  digest.Digest
-	Reason             string
-	BlobSize, AddrSize int64 // bytes
-	Format             FormatID
-	Trust              Trust
+	Blob, DiffID, Claim      digest.Digest
+	Origin, Reason, Resident string
+	BlobSize, AddrSize       int64 // bytes
+	Format                   FormatID
+	Trust                    Trust
+	Digests                  DigestsOf
+}
+
+// info gives the strings a place in pool.
+func (in InfoInput) info(pool *flat.PoolBuilder) Info {
+	return Info{
+		Blob: pool.Add(string(in.Blob)), DiffID: pool.Add(string(in.DiffID)), Claim: pool.Add(string(in.Claim)),
+		Origin: pool.Add(in.Origin), Reason: pool.Add(in.Reason), Resident: pool.Add(in.Resident),
+		BlobSize: in.BlobSize, AddrSize: in.AddrSize, Format: in.Format, Trust: in.Trust, Digests: in.Digests,
+	}
+}
+
+// Cut is how a layer's address space is cut up. Checkpoints and their windows
+// belong to gzip and zstd layers.
+type Cut struct {
+	Spans       []Span
+	Chunks      []Chunk
+	Checkpoints []Checkpoint
+	Windows     []byte
 }
 
 // Index lays out what was added, together with the cut of the address space.
-// The same headers, spans and chunks give the same bytes. Its error is
-// ErrMalformed; the Builder must not be used afterwards.
-func (b *Builder) Index(info InfoInput, spans []Span, chunks []Chunk) (*Index, error) {
+// The same headers and cut give the same bytes. Its error is ErrMalformed; the
+// Builder must not be used afterwards.
+func (b *Builder) Index(info InfoInput, cut Cut) (*Index, error) {
 	if err := b.resolveLinks(); err != nil {
 		return nil, err
 	}
 	b.applyWhiteouts()
-	l := layout{b: b, rows: make([]uint32, len(b.inodes)), x: &Index{Spans: spans, Chunks: chunks}}
+	x := &Index{Spans: cut.Spans, Chunks: cut.Chunks, Checkpoints: cut.Checkpoints, Windows: cut.Windows}
+	l := layout{b: b, rows: make([]uint32, len(b.inodes)), x: x}
 	l.run()
-	x := l.x
-	x.Info = Info{
-		Blob:     l.pool.Add(string(info.Blob)),
-		DiffID:   l.pool.Add(string(info.DiffID)),
-		TOC:      l.pool.Add(string(info.TOC)),
-		Reason:   l.pool.Add(info.Reason),
-		BlobSize: info.BlobSize, AddrSize: info.AddrSize, Format: info.Format, Trust: info.Trust,
-	}
+	x.Info = info.info(&l.pool)
 	x.Pool = l.pool.Pool()
 	if err := x.validate(); err != nil {
 		return nil, malformed("%w", err)
@@ -118,6 +131,12 @@ func (l *layout) run() {
 			l.x.Inodes[i].Children = l.children(old)
 		}
 	}
+	for old, sum := range l.b.sums {
+		if row := l.rows[old]; row != 0 {
+			l.x.Files = append(l.x.Files, File{SHA256: sum, Inode: row - 1})
+		}
+	}
+	slices.SortFunc(l.x.Files, compareFiles)
 }
 
 // row returns the new row of an inode, giving it the next one when it is first

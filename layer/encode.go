@@ -7,7 +7,7 @@ import (
 )
 
 // indexVersion changes with every change of a record or of its meaning.
-const indexVersion = 1
+const indexVersion = 2
 
 // Sections of an index file.
 const (
@@ -19,6 +19,9 @@ const (
 	sectionSpans
 	sectionChunks
 	sectionPool
+	sectionCheckpoints
+	sectionWindows
+	sectionFiles
 )
 
 func indexMagic() [8]byte { return [8]byte([]byte("PEELLAYR")) }
@@ -34,6 +37,9 @@ func (x *Index) Encode() []byte {
 	flat.Add(&e, sectionSpans, x.Spans)
 	flat.Add(&e, sectionChunks, x.Chunks)
 	flat.Add(&e, sectionPool, x.Pool)
+	flat.Add(&e, sectionCheckpoints, x.Checkpoints)
+	flat.Add(&e, sectionWindows, x.Windows)
+	flat.Add(&e, sectionFiles, x.Files)
 	return e.Bytes(indexMagic(), indexVersion)
 }
 
@@ -62,6 +68,9 @@ func Decode(data []byte) (*Index, error) {
 		table(f, sectionSpans, &x.Spans),
 		table(f, sectionChunks, &x.Chunks),
 		table(f, sectionPool, (*[]byte)(&x.Pool)),
+		table(f, sectionCheckpoints, &x.Checkpoints),
+		table(f, sectionWindows, &x.Windows),
+		table(f, sectionFiles, &x.Files),
 	} {
 		if err := read(); err != nil {
 			return nil, err

@@ -32,9 +32,9 @@ func sample(t testing.TB) *Index {
 	}
 	chunks := []Chunk{{Addr: 0, Len: 2}, {Addr: 2, Len: 5, Inner: 512}, {Addr: 7, Len: 3}}
 	x, err := b.Index(InfoInput{
-		Blob: "sha256:aa", DiffID: "sha256:bb", TOC: "sha256:cc", Reason: "why",
+		Blob: "sha256:aa", DiffID: "sha256:bb", Claim: "sha256:cc", Reason: "why",
 		BlobSize: 16, AddrSize: 10, Format: FormatEstargz, Trust: Claimed,
-	}, spans, chunks)
+	}, Cut{Spans: spans, Chunks: chunks})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestEncode(t *testing.T) {
 	if !bytes.Equal(got.Encode(), data) {
 		t.Error("decoding and encoding changes the bytes")
 	}
-	if got.Blob() != "sha256:aa" || got.DiffID() != "sha256:bb" || got.TOC() != "sha256:cc" || got.Reason() != "why" ||
+	if got.Blob() != "sha256:aa" || got.DiffID() != "sha256:bb" || got.Claim() != "sha256:cc" || got.Reason() != "why" ||
 		got.Info.Format.String() != "eStargz" || got.Info.Trust.String() != "claimed" {
 		t.Errorf("info %+v", got.Info)
 	}
@@ -78,7 +78,7 @@ func TestValidate(t *testing.T) {
 		do   func(*Index)
 		want string
 	}{
-		{"string of info", func(x *Index) { x.Info.TOC.Off = 1 << 30 }, "outside the pool"},
+		{"string of info", func(x *Index) { x.Info.Claim.Off = 1 << 30 }, "outside the pool"},
 		{"format", func(x *Index) { x.Info.Format = 99 }, "format 99"},
 		{"trust", func(x *Index) { x.Info.Trust = 0 }, "trust 0"},
 		{"no root", func(x *Index) { x.Inodes = nil }, "root"},
@@ -157,7 +157,7 @@ func FuzzDecode(f *testing.F) {
 // walkTables follows every reference of an index as its users do.
 func walkTables(t testing.TB, x *Index) {
 	listing(x)
-	_, _, _, _ = x.Blob(), x.DiffID(), x.TOC(), x.Reason()
+	_, _, _, _ = x.Blob(), x.DiffID(), x.Claim(), x.Reason()
 	for i := range x.Inodes {
 		in := &x.Inodes[i]
 		for _, e := range x.Extents[in.Extents.First:][:in.Extents.Count] {

@@ -41,7 +41,7 @@ func indexEstargz(ctx context.Context, src Source, d ocispec.Descriptor, want di
 		return nil, err
 	}
 	return b.index(InfoInput{
-		Blob: d.Digest, TOC: want, BlobSize: src.Size(), Format: FormatEstargz, Trust: Claimed,
+		Blob: d.Digest, Claim: want, Origin: "eStargz table of contents", BlobSize: src.Size(), Format: FormatEstargz, Trust: Claimed,
 	})
 }
 

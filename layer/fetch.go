@@ -1,7 +1,6 @@
 package layer
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +32,10 @@ func (l *Layer) fetch(ctx context.Context, claimed []int, done func(int, []byte,
 		return
 	}
 	missing := l.deliverKept(claimed, l.readKept, done)
+	if l.x.Info.Digests == OfBlob {
+		l.fetchLinked(ctx, missing, done)
+		return
+	}
 	var g errgroup.Group
 	g.SetLimit(maxRequests)
 	for _, r := range plan(l.x.Spans, missing, planLimits{gap: planGap, run: planRun}) {
@@ -82,7 +85,7 @@ func (l *Layer) readKept(i int, p []byte) bool {
 		return true
 	}
 	r, ok := l.store.(Rechecker)
-	if !ok {
+	if !ok || l.x.Info.Digests == OfBlob {
 		return false
 	}
 	if ok, err := r.Recheck(i, l.x.Spans[i].Addr, p); err != nil || !ok {
@@ -101,27 +104,26 @@ func (l *Layer) readKept(i int, p []byte) bool {
 func (l *Layer) fetchRun(ctx context.Context, r run, done deliver) ([]int, error) {
 	var decoding sync.WaitGroup
 	defer decoding.Wait()
-	var body io.ReadCloser
-	at := r.off
+	var body *spanReader
 	for k, i := range r.spans {
 		weight, err := l.reserve(ctx, i)
 		if err != nil {
 			return r.spans[k:], err
 		}
 		if body == nil {
-			if body, err = l.src.ReadRange(ctx, r.off, r.n); err != nil {
+			rc, err := l.src.ReadRange(ctx, r.off, r.n)
+			if err != nil {
 				l.memory.Release(weight)
 				return r.spans[k:], err
 			}
-			defer body.Close()
+			defer rc.Close()
+			body = &spanReader{r: rc, at: r.off}
 		}
-		sp := &l.x.Spans[i]
-		blob, err := readBlob(body, sp.Off-at, sp.CLen)
+		blob, err := body.next(&l.x.Spans[i])
 		if err != nil {
 			l.memory.Release(weight)
 			return r.spans[k:], err
 		}
-		at = sp.Off + sp.CLen
 		decoding.Go(func() {
 			defer l.memory.Release(weight)
 			l.land(ctx, i, blob, done)
@@ -140,18 +142,36 @@ func (l *Layer) reserve(ctx context.Context, i int) (int64, error) {
 	return weight, l.memory.Acquire(ctx, weight)
 }
 
-// readBlob skips skip bytes of r and returns the n that follow.
-func readBlob(r io.Reader, skip, n int64) ([]byte, error) {
+// spanReader reads the bytes of spans, in blob order.
+type spanReader struct {
+	r    io.Reader
+	at   int64  // where r stands in the blob
+	last []byte // of the span before
+}
+
+func (r *spanReader) next(sp *Span) ([]byte, error) {
+	p := make([]byte, sp.CLen)
+	shared := int64(0)
+	if sp.Off < r.at {
+		shared = min(r.at-sp.Off, sp.CLen, int64(len(r.last)))
+		copy(p, r.last[len(r.last)-int(r.at-sp.Off):])
+	}
+	err := readBlob(r.r, max(sp.Off-r.at, 0), p[shared:])
+	r.at, r.last = sp.Off+sp.CLen, p
+	return p, err
+}
+
+// readBlob skips skip bytes of r and fills p with those that follow.
+func readBlob(r io.Reader, skip int64, p []byte) error {
 	_, err := io.CopyN(io.Discard, r, skip)
-	p := make([]byte, n)
 	if err == nil {
 		_, err = io.ReadFull(r, p)
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		// io.EOF must not pass for the end of a file.
-		return nil, fmt.Errorf("body ends early: %w", errdefs.ErrUnavailable)
+		return fmt.Errorf("body ends early: %w", errdefs.ErrUnavailable)
 	}
-	return p, err
+	return err
 }
 
 // land delivers and stores span i, whose bytes of the blob are given. Bytes
@@ -179,8 +199,8 @@ func (l *Layer) refetch(ctx context.Context, i int, cause error) ([]byte, error)
 		return nil, fmt.Errorf("%w; fetched again: %w", cause, err)
 	}
 	defer body.Close()
-	blob, err := readBlob(body, 0, sp.CLen)
-	if err != nil {
+	blob := make([]byte, sp.CLen)
+	if err := readBlob(body, 0, blob); err != nil {
 		return nil, fmt.Errorf("%w; fetched again: %w", cause, err)
 	}
 	return l.decode(ctx, i, blob)
@@ -193,7 +213,7 @@ func (l *Layer) decode(ctx context.Context, i int, blob []byte) ([]byte, error) 
 	}
 	defer l.decoders.Release(1)
 	data := make([]byte, l.x.Spans[i].Len)
-	if err := l.x.decodeSpan(i, bytes.NewReader(blob), data); err != nil {
+	if err := l.x.decodeSpan(i, blob, data); err != nil {
 		return nil, err
 	}
 	return data, nil
@@ -204,47 +224,4 @@ func (l *Layer) keep(i int, data []byte) {
 	if err := l.store.Put(i, l.x.Spans[i].Addr, data); err != nil {
 		l.complain(err)
 	}
-}
-
-// restream delivers and stores spans of a layer that can only be read from its
-// beginning. Like a span that can be fetched alone, a stream that proves wrong
-// gets a second chance.
-func (l *Layer) restream(ctx context.Context, missing []int, done deliver) {
-	left := make(map[int]bool, len(missing))
-	for _, i := range missing {
-		left[i] = true
-	}
-	visit := func(i int, _ int64, data []byte) error {
-		if left[i] {
-			delete(left, i)
-			l.keep(i, data)
-			done(i, bytes.Clone(data), nil)
-		}
-		if len(left) == 0 {
-			return errStop
-		}
-		return nil
-	}
-	err := l.x.restream(ctx, l.src, visit)
-	if errors.Is(err, ErrVerify) {
-		l.log.WithError(err).Warn("streaming the layer again")
-		err = l.x.restream(ctx, l.src, visit)
-	}
-	if err == nil {
-		err = fmt.Errorf("%w: the stream ended early", ErrMalformed)
-	}
-	for i := range left {
-		done(i, nil, err)
-	}
-}
-
-// verifySpan checks the digests of span i's decoded bytes.
-func (x *Index) verifySpan(i int, data []byte) error {
-	sp := &x.Spans[i]
-	for _, c := range x.Chunks[sp.Chunks.First:][:sp.Chunks.Count] {
-		if err := verifyChunk(i, c, data[c.Addr-sp.Addr:][:c.Len]); err != nil {
-			return err
-		}
-	}
-	return nil
 }

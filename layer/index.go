@@ -20,7 +20,12 @@ type Index struct {
 	Xattrs  []Xattr  // an inode's are contiguous, in byte order of name
 	Spans   []Span   // by address, without overlap
 	Chunks  []Chunk  // by address; a span's are contiguous
-	Pool    flat.Pool
+	// Checkpoints are parallel to Spans in gzip and zstd layers; there are none
+	// if the format allows none, and then the blob is read from its beginning.
+	Checkpoints []Checkpoint
+	Windows     []byte // of Checkpoints, packed
+	Files       []File // those whose digest is known, by digest
+	Pool        flat.Pool
 
 	decoders sync.Pool // of *spanDecoder: idle ones, since their tables are costly to make
 }
@@ -29,13 +34,28 @@ type Index struct {
 type Info struct {
 	Blob     flat.Str // digest of the compressed layer
 	DiffID   flat.Str // digest of the uncompressed tar; empty if not proved
-	TOC      flat.Str // digest of the table of contents; empty for streamed layers
+	Claim    flat.Str // digest of the table of contents or index this was made from; empty for streamed layers
+	Origin   flat.Str // what was made from: words for people
 	Reason   flat.Str // why the layer had to be streamed; empty if it did not
+	Resident flat.Str // why spans cannot be fetched by themselves; empty if they can
 	BlobSize int64    // bytes
 	AddrSize int64    // length of the address space, bytes
 	Format   FormatID
 	Trust    Trust
+	Digests  DigestsOf
+	_        uint32
 }
+
+// DigestsOf says what the digests of an index's chunks are of.
+type DigestsOf uint32
+
+const (
+	// OfData: of the chunk's bytes in the address space.
+	OfData DigestsOf = iota
+	// OfBlob: of the span's bytes in the blob, as SOCI has them. They do not
+	// prove the bytes of the address space, see lead.
+	OfBlob
+)
 
 // FormatID names a layer format in an index file.
 type FormatID uint32
@@ -123,8 +143,9 @@ type Xattr struct{ Name, Value flat.Str }
 
 // Span is the unit that is fetched, decoded, verified and stored: addresses
 // [Addr, Addr+Len) come from the blob's bytes [Off, Off+CLen), or from all of
-// them in a streamed gzip or zstd layer. Spans of one layer follow each other
-// without gap, and in the other layers in the order of the blob.
+// them in a gzip or zstd layer without checkpoints. Spans of one layer follow
+// each other without gap, and in the other layers in the order of the blob; in
+// a gzip layer one may begin with the byte that the one before it ends with.
 type Span struct {
 	Addr, Len int64
 	Off, CLen int64
@@ -139,4 +160,19 @@ type Chunk struct {
 	Len    uint32
 	Inner  uint32 // offset in the span's decompressed bytes
 	SHA256 [32]byte
+}
+
+// Checkpoint says how decoding begins at the span of the same number.
+type Checkpoint struct {
+	Window flat.Range // gzip: the packed window, in Windows
+	Frame  uint32     // zstd: the window size, in bytes, of the frame that the span begins in the middle of; 0 where a frame begins
+	Bit    uint8      // gzip: bits of the span's first byte that belong to the span before
+	Member uint8      // gzip: 1 where a member begins
+	_      [2]uint8
+}
+
+// File is the digest of a regular file's content, holes included.
+type File struct {
+	SHA256 [32]byte
+	Inode  uint32 // row in Inodes
 }

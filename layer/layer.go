@@ -54,3 +54,18 @@ type Stage interface {
 	// Close discards what was not committed.
 	Close() error
 }
+
+// Resumable is a Stage that keeps what was written, and notes on it, when it is
+// closed without a Commit.
+type Resumable interface {
+	// ReadAt reads what was written, by an earlier pass too.
+	io.ReaderAt
+	// Notes returns the notes that an earlier pass left, and how many bytes it
+	// wrote. The last note may be incomplete.
+	Notes() (notes []byte, size int64, err error)
+	// Note keeps a note on what was written so far.
+	Note(note []byte) error
+	// Rewind replaces the notes and forgets what was written beyond size; the
+	// next Write goes there.
+	Rewind(size int64, notes []byte) error
+}

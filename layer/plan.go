@@ -20,7 +20,7 @@ type planLimits struct {
 }
 
 // run is one request: the blob's bytes [off, off+n), which hold those of spans
-// in blob order, without overlap and with gaps of at most planLimits.gap.
+// in blob order, with a byte of overlap at most and gaps of at most planLimits.gap.
 type run struct {
 	spans  []int
 	off, n int64
@@ -40,7 +40,7 @@ func plan(spans []Span, missing []int, lim planLimits) []run {
 		if len(runs) > 0 {
 			last := &runs[len(runs)-1]
 			gap, n := s.Off-last.end(), s.Off+s.CLen-last.off
-			if gap >= 0 && gap <= lim.gap && n <= lim.run {
+			if gap >= -1 && gap <= lim.gap && n <= lim.run { // gzip spans may share a byte
 				last.spans = last.spans[:len(last.spans)+1]
 				last.n = n
 				continue

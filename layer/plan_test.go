@@ -89,7 +89,7 @@ func checkPlan(t *testing.T, spans []Span, missing []int, runs []run, lim planLi
 		}
 		at, useful := r.off, int64(0)
 		for _, i := range r.spans {
-			if gap := spans[i].Off - at; gap < 0 || gap > lim.gap {
+			if gap := spans[i].Off - at; gap < -1 || gap > lim.gap {
 				t.Errorf("gap of %d before span %d, limit %d", gap, i, lim.gap)
 			}
 			at = spans[i].Off + spans[i].CLen

@@ -68,9 +68,7 @@ func New(x *Index, src Source, store Store, o Options) *Layer {
 		grace = flight.ToTheEnd
 	}
 	if o.Log == nil {
-		silent := logrus.New()
-		silent.SetOutput(io.Discard)
-		o.Log = logrus.NewEntry(silent)
+		o.Log = silence()
 	}
 	return &Layer{
 		x: x, src: src, store: store,
@@ -79,6 +77,12 @@ func New(x *Index, src Source, store Store, o Options) *Layer {
 		memory:   semaphore.NewWeighted(maxMemory),
 		decoders: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
 	}
+}
+
+func silence() *logrus.Entry {
+	silent := logrus.New()
+	silent.SetOutput(io.Discard)
+	return logrus.NewEntry(silent)
 }
 
 func (x *Index) blob() string { return x.Pool.String(x.Info.Blob) }

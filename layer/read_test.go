@@ -214,9 +214,10 @@ func TestReaderDoesNotWaitForTheRestOfTheRun(t *testing.T) {
 	})
 }
 
-func TestStreamedLayerIsFilledByOnePass(t *testing.T) {
+func TestResidentLayerIsFilledByOnePass(t *testing.T) {
 	t.Parallel()
 	b := bottle(t, "gzip", 5<<19)
+	reside(b.x)
 	w := &wire{}
 	l := b.open(t, w, newShelf(b.x), Options{})
 	for _, addr := range []int64{3 << 19, 0, 1 << 20} {

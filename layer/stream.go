@@ -2,7 +2,6 @@ package layer
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -10,9 +9,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/peelfs/peel/internal/flat"
 )
 
 // StreamOptions are what Stream needs beside the layer.
@@ -20,61 +18,107 @@ type StreamOptions struct {
 	Reason   string        // why the layer is streamed; kept in the index
 	Stage    Stage         // takes the layer's bytes; the caller closes it
 	Progress *atomic.Int64 // counts compressed bytes done, if not nil
+	Watch    Watcher       // sees what is not proved yet, if not nil
+	Log      *logrus.Entry // nil: say nothing
 }
 
-// streamBuffers is how many spans are on their way through a stream at once:
-// one in each step and one between two steps.
-const streamBuffers = 5
+// Watcher sees a layer while it is streamed, before its digests are proved. Its
+// methods are called one after the other by one goroutine each, and must be
+// quick.
+type Watcher interface {
+	// Header is called for each entry of the tar, in its order.
+	Header(h *Header)
+	// Staged is called when the stage has the first n bytes of the tar.
+	Staged(n int64)
+}
+
+const (
+	streamBuffers = 6         // on their way through a pass at once
+	streamBuffer  = 512 << 10 // bytes
+	chunkMax      = 4 << 20   // bytes of a streamed layer's chunk
+)
 
 // Stream makes the index of any layer in one pass over its blob, and fills the
 // stage with the layer's address space, which is its uncompressed tar. The
 // stage is committed once the digests of blob and tar, d.Digest and diffID,
-// have both matched; a diffID of "" is not known and not checked. Errors are
-// ErrVerify, ErrMalformed, and those of ctx, source and stage.
+// have both matched; a diffID of "" is not known and not checked. Where the
+// stage is Resumable, a pass goes on where the last one was interrupted. Errors
+// are ErrVerify, ErrMalformed, and those of ctx, source and stage.
 func Stream(ctx context.Context, src Source, d ocispec.Descriptor, diffID digest.Digest, o StreamOptions) (*Index, error) {
-	s := &streaming{
-		src: src, blob: d.Digest, diffID: diffID, options: o, tar: newTarParser(),
-		free: make(chan []byte, streamBuffers), inflated: make(chan []byte, 1), hashed: make(chan []byte, 1),
+	if o.Log == nil {
+		o.Log = silence()
 	}
-	x, err := s.run(ctx)
+	if o.Progress == nil {
+		o.Progress = new(atomic.Int64)
+	}
+	x, err := stream(ctx, src, d, diffID, o)
 	if err != nil {
 		return nil, fmt.Errorf("layer %s: %w", d.Digest, err)
 	}
 	return x, nil
 }
 
-// streaming is a pass over a blob: inflate, hash and stage, parse, each in a
-// goroutine that hands its buffer to the next one. They end when the blob
-// does, or with the first that fails.
+func stream(ctx context.Context, src Source, d ocispec.Descriptor, diffID digest.Digest, o StreamOptions) (*Index, error) {
+	if err := d.Digest.Validate(); err != nil {
+		return nil, malformed("digest %q: %w", clip(string(d.Digest)), err)
+	}
+	if err := diffID.Validate(); diffID != "" && err != nil {
+		return nil, malformed("diffID %q: %w", clip(string(diffID)), err)
+	}
+	s := &streaming{src: src, blob: d.Digest, diffID: diffID, options: o}
+	from := s.resumption()
+	x, err := s.run(ctx, from)
+	if from.off > 0 && (errors.Is(err, ErrVerify) || errors.Is(err, ErrMalformed)) {
+		// What the last pass left may be to blame: the disk, or a crash.
+		o.Log.WithError(err).WithField("layer", d.Digest).Warn("streaming the layer anew from its beginning")
+		s = &streaming{src: src, blob: d.Digest, diffID: diffID, options: o}
+		x, err = s.run(ctx, s.beginning())
+	}
+	if errors.Is(err, ErrVerify) || errors.Is(err, ErrMalformed) {
+		return nil, errors.Join(err, s.forget())
+	}
+	return x, err
+}
+
+// streaming is a pass over a blob: download and hash, decode, hash and stage,
+// parse, each in a goroutine that hands its buffer to the next one. They end
+// when the blob does, or with the first that fails.
 type streaming struct {
 	src          Source
 	blob, diffID digest.Digest
 	options      StreamOptions
 
-	free, inflated, hashed chan []byte
-	buffers                int // made so far, by inflate
+	free            chan []byte
+	decoded, hashed chan part
+	buffers         int // made so far, by buffer
 
-	format  FormatID
-	bad     error         // what is wrong with the compressed bytes, if they are the right ones
-	gotBlob digest.Digest // once inflate has ended
-	gotDiff digest.Digest // once hash has ended
-	size    int64         // of the tar, bytes
-	spans   []Span
-	chunks  []Chunk
-	tar     *tarParser
+	format    FormatID
+	bad       error         // what is wrong with the compressed bytes, if they are the right ones
+	gotBlob   digest.Digest // once decode has ended
+	entrances []entrance    // likewise
+	gotDiff   digest.Digest // once hash has ended
+	size      int64         // of the tar, bytes
+	chunks    []Chunk
+	tar       *tarParser
 }
 
-func (s *streaming) run(ctx context.Context) (*Index, error) {
-	if err := s.blob.Validate(); err != nil {
-		return nil, malformed("digest %q: %w", clip(string(s.blob)), err)
-	}
-	if err := s.diffID.Validate(); s.diffID != "" && err != nil {
-		return nil, malformed("diffID %q: %w", clip(string(s.diffID)), err)
-	}
+// part is a piece of the tar on its way.
+type part struct {
+	data   []byte
+	cut    bool   // a span may begin behind it
+	staged bool   // the stage has it already
+	note   []byte // to be kept once data is staged
+}
+
+func (s *streaming) run(ctx context.Context, from resumption) (*Index, error) {
+	s.free = make(chan []byte, streamBuffers)
+	s.decoded, s.hashed = make(chan part, 1), make(chan part, 1)
+	s.entrances, s.format = from.entrances, from.format
+	s.tar = newTarParser(s.options.Watch)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		defer close(s.inflated)
-		return s.inflate(ctx)
+		defer close(s.decoded)
+		return s.decode(ctx, g, from)
 	})
 	g.Go(func() error {
 		defer close(s.hashed)
@@ -87,66 +131,104 @@ func (s *streaming) run(ctx context.Context) (*Index, error) {
 	return s.finish()
 }
 
-// inflate decompresses the blob and hashes it to its last byte.
-func (s *streaming) inflate(ctx context.Context) error {
-	done := s.options.Progress
-	if done == nil {
-		done = new(atomic.Int64)
-	}
-	b, body, err := openBlob(ctx, s.src, s.blob.Algorithm().Hash(), done)
+// decode decompresses the blob and hashes it to its last byte.
+func (s *streaming) decode(ctx context.Context, g *errgroup.Group, from resumption) error {
+	blob, err := newIntake(ctx, g, s.src, from, s.options.Progress)
 	if err != nil {
 		return err
 	}
-	s.bad = func() error {
-		in, err := newInflater(b, s.src.Size())
-		if err != nil {
+	if err := s.replay(ctx, from); err != nil {
+		return err
+	}
+	s.bad = s.pump(ctx, blob, from)
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	if blob.err == nil && !errors.Is(s.bad, errTooLong) {
+		if err := blob.drain(); err != nil {
 			return err
 		}
-		defer in.close()
-		s.format = in.format
-		return s.pump(ctx, in)
-	}()
-	if err := ctx.Err(); err != nil {
-		return closing(body, context.Cause(ctx))
 	}
-	if b.err == nil && !errors.Is(s.bad, errTooLong) {
-		_, err = io.Copy(io.Discard, b)
+	if blob.err != nil {
+		return blob.err
 	}
-	s.gotBlob = digest.NewDigest(s.blob.Algorithm(), b.sum)
-	if b.err != nil {
-		err = b.err
-	}
-	return closing(body, err)
+	s.gotBlob = digest.NewDigest(s.blob.Algorithm(), blob.sum)
+	return nil
 }
 
 // buffer returns a buffer that is free, or a new one while there are few.
 func (s *streaming) buffer(ctx context.Context) ([]byte, error) {
 	select {
 	case buf := <-s.free:
-		return buf, nil
+		return buf[:streamBuffer], nil
 	default:
 	}
 	if s.buffers < streamBuffers {
 		s.buffers++
-		return make([]byte, streamSpan), nil
+		return make([]byte, streamBuffer), nil
 	}
-	return receive(ctx, s.free)
+	buf, err := receive(ctx, s.free)
+	return buf[:min(cap(buf), streamBuffer)], err
 }
 
-// pump passes the decompressed bytes on, a span at a time.
-func (s *streaming) pump(ctx context.Context, in *inflater) error {
+// replay passes on what an interrupted pass has staged.
+func (s *streaming) replay(ctx context.Context, from resumption) error {
+	for i := range s.entrances {
+		at, end := s.entrances[i].Out, from.at.Out
+		if i+1 < len(s.entrances) {
+			end = s.entrances[i+1].Out
+		}
+		for at < end {
+			buf, err := s.buffer(ctx)
+			if err != nil {
+				return err
+			}
+			data := buf[:min(int64(len(buf)), end-at)]
+			if _, err := from.stage.ReadAt(data, at); err != nil {
+				return err
+			}
+			at += int64(len(data))
+			if err := send(ctx, s.decoded, part{data: data, cut: at == end, staged: true}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// pump passes the decompressed bytes on, ending a part wherever a span may
+// begin.
+func (s *streaming) pump(ctx context.Context, blob *intake, from resumption) error {
+	in, err := from.open(blob, s.src.Size())
+	if err != nil {
+		return err
+	}
+	defer in.close()
+	s.format = in.format
+	if len(s.entrances) == 0 {
+		s.entrances = append(s.entrances, entrance{})
+	}
 	for {
 		buf, err := s.buffer(ctx)
 		if err != nil {
 			return err
 		}
-		n, err := in.fill(buf[:streamSpan])
+		n, at, err := in.fill(buf)
+		p := part{data: buf[:n]}
+		if at != nil {
+			before := s.leave(in)
+			in.enter()
+			s.entrances = append(s.entrances, *at)
+			p.cut, p.note = true, s.note(in, *at, before, blob.state)
+		}
 		if n > 0 {
-			if err := send(ctx, s.inflated, buf[:n]); err != nil {
+			if err := send(ctx, s.decoded, p); err != nil {
 				return err
 			}
 		}
 		if errors.Is(err, io.EOF) {
+			s.leave(in)
+			s.entrances = in.hold(s.entrances)
 			return nil
 		}
 		if err != nil {
@@ -155,39 +237,46 @@ func (s *streaming) pump(ctx context.Context, in *inflater) error {
 	}
 }
 
-// hash hashes the tar and its spans, and stages them.
-func (s *streaming) hash(ctx context.Context) error {
-	algorithm := digest.Canonical
-	if s.diffID != "" {
-		algorithm = s.diffID.Algorithm()
+// leave keeps the window of the span that ends, now that it is known which of
+// its bytes are needed.
+func (s *streaming) leave(in *inflater) []byte {
+	last := &s.entrances[len(s.entrances)-1]
+	if last.Out > 0 && !last.Member {
+		last.Window = in.left()
 	}
-	sum := algorithm.Hash()
-	for {
-		buf, err := receive(ctx, s.inflated)
-		if errors.Is(err, io.EOF) {
-			s.gotDiff = digest.NewDigest(algorithm, sum)
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		sum.Write(buf)
-		s.spans = append(s.spans, Span{Addr: s.size, Len: int64(len(buf)), Chunks: flat.Range{First: uint32(len(s.chunks)), Count: 1}})
-		s.chunks = append(s.chunks, Chunk{Addr: s.size, Len: uint32(len(buf)), SHA256: sha256.Sum256(buf)})
-		s.size += int64(len(buf))
-		if _, err := s.options.Stage.Write(buf); err != nil {
-			return err
-		}
-		if err := send(ctx, s.hashed, buf); err != nil {
-			return err
-		}
-	}
+	return last.Window
 }
 
 // parse reads the tar. What is wrong with it is for finish to tell, once it is
 // known whether the bytes are the right ones.
 func (s *streaming) parse(ctx context.Context) error {
-	r := &blockReader{next: func() ([]byte, error) { return receive(ctx, s.hashed) }, release: func(b []byte) { s.free <- b }}
+	next := func() ([]byte, error) {
+		p, err := receive(ctx, s.hashed)
+		return p.data, err
+	}
+	r := &blockReader{next: next, release: func(b []byte) { s.free <- b }}
 	s.tar.run(r)
 	return r.drain()
+}
+
+// receive returns what comes next, or io.EOF once nothing will.
+func receive[T any](ctx context.Context, c <-chan T) (v T, err error) {
+	select {
+	case v, ok := <-c:
+		if !ok {
+			return v, io.EOF
+		}
+		return v, nil
+	case <-ctx.Done():
+		return v, context.Cause(ctx)
+	}
+}
+
+func send[T any](ctx context.Context, c chan<- T, v T) error {
+	select {
+	case c <- v:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }

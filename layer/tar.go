@@ -2,6 +2,7 @@ package layer
 
 import (
 	"archive/tar"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -14,18 +15,24 @@ const tarBlock = 512
 
 // tarParser makes headers of a tar stream.
 type tarParser struct {
-	b   *Builder
-	err error // ErrMalformed: what is wrong with the tar
+	b     *Builder
+	watch Watcher // may be nil
+	sum   fileSum
+	err   error // ErrMalformed: what is wrong with the tar
 }
 
-func newTarParser() *tarParser { return &tarParser{b: NewBuilder()} }
+func newTarParser(w Watcher) *tarParser {
+	return &tarParser{b: NewBuilder(), watch: w, sum: fileSum{hash: sha256.New(), inode: None}}
+}
 
 // run parses the stream to its end of archive or to the first fault.
 func (p *tarParser) run(r *blockReader) {
 	tr := tar.NewReader(r)
+	r.data = p.sum.write
 	for next := int64(0); ; {
 		r.keepFrom(next)
 		h, err := tr.Next()
+		p.sum.end(p.b)
 		if errors.Is(err, io.EOF) {
 			return
 		}
@@ -60,7 +67,14 @@ func (p *tarParser) add(e *tarEntry) error {
 	if err != nil {
 		return malformed("%q: %w", clip(e.h.Name), err)
 	}
-	return p.b.Add(h)
+	if err := p.b.Add(h); err != nil {
+		return err
+	}
+	p.sum.begin(p.b.lastAdded, h, e)
+	if p.watch != nil {
+		p.watch.Header(h)
+	}
+	return nil
 }
 
 func (e *tarEntry) header() (*Header, error) {
@@ -149,6 +163,7 @@ const maxHead = 8 << 20
 type blockReader struct {
 	next    func() ([]byte, error)
 	release func([]byte)
+	data    func(p []byte, pos int64) // sees what is skipped
 
 	whole []byte // the buffer being read
 	rest  []byte // of whole
@@ -211,6 +226,7 @@ func (r *blockReader) Seek(off int64, whence int) (int64, error) {
 			return 0, err
 		}
 		n := min(off, int64(len(r.rest)))
+		r.data(r.rest[:n], r.pos)
 		r.rest = r.rest[n:]
 		r.pos += n
 		off -= n

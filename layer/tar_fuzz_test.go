@@ -41,7 +41,7 @@ func FuzzTar(f *testing.F) {
 		p = bytes.Clone(p)
 		fixChecksums(p)
 		rest := cut(p, 700)
-		parser := newTarParser()
+		parser := newTarParser(nil)
 		parser.run(&blockReader{release: func([]byte) {}, next: func() ([]byte, error) {
 			if len(rest) == 0 {
 				return nil, io.EOF
@@ -56,7 +56,7 @@ func FuzzTar(f *testing.F) {
 			spans = []Span{{Len: n, CLen: n, Chunks: flat.Range{Count: 1}}}
 			chunks = []Chunk{{Len: uint32(n)}}
 		}
-		x, err := parser.b.Index(InfoInput{BlobSize: int64(len(p)), AddrSize: int64(len(p)), Format: FormatTar, Trust: Proved}, spans, chunks)
+		x, err := parser.b.Index(InfoInput{BlobSize: int64(len(p)), AddrSize: int64(len(p)), Format: FormatTar, Trust: Proved}, Cut{Spans: spans, Chunks: chunks})
 		for _, err := range []error{parser.err, err} {
 			if err == nil {
 				continue

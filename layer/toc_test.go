@@ -124,8 +124,8 @@ func TestReadIndex(t *testing.T) {
 				t.Errorf("%d requests", n)
 			}
 			want, ok := TOCDigest(d)
-			if !ok || x.TOC() != want || x.Blob() != d.Digest || x.Info.Format != c.format || x.Info.Trust != Claimed || x.DiffID() != "" {
-				t.Errorf("info %+v, TOC %s, want %s", x.Info, x.TOC(), want)
+			if !ok || x.Claim() != want || x.Blob() != d.Digest || x.Info.Format != c.format || x.Info.Trust != Claimed || x.DiffID() != "" {
+				t.Errorf("info %+v, TOC %s, want %s", x.Info, x.Claim(), want)
 			}
 			if merged := len(x.Chunks) > len(x.Spans); merged != c.merged {
 				t.Errorf("%d chunks in %d spans", len(x.Chunks), len(x.Spans))

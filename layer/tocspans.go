@@ -31,7 +31,7 @@ func (t *toc) index(info InfoInput) (*Index, error) {
 		}
 	}
 	info.AddrSize = c.addr
-	return t.b.Index(info, c.spans, c.chunks)
+	return t.b.Index(info, Cut{Spans: c.spans, Chunks: c.chunks})
 }
 
 // extents joins neighbouring pieces of a file.

@@ -12,7 +12,7 @@ import (
 // validate checks every reference between the tables, and everything else that
 // users of an Index rely on. It allocates nothing that grows with the layer.
 func (x *Index) validate() error {
-	for _, check := range []func() error{x.validateInfo, x.validateTree, x.validateSpans} {
+	for _, check := range []func() error{x.validateInfo, x.validateTree, x.validateSpans, x.validateCheckpoints, x.validateFiles} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -22,7 +22,7 @@ func (x *Index) validate() error {
 
 func (x *Index) validateInfo() error {
 	i := &x.Info
-	for _, s := range []flat.Str{i.Blob, i.DiffID, i.TOC, i.Reason} {
+	for _, s := range []flat.Str{i.Blob, i.DiffID, i.Claim, i.Origin, i.Reason, i.Resident} {
 		if !x.Pool.Holds(s) {
 			return errors.New("a string of the layer lies outside the pool")
 		}
@@ -36,6 +36,8 @@ func (x *Index) validateInfo() error {
 		return fmt.Errorf("format %d", i.Format)
 	case i.Trust < Claimed || i.Trust > Proved:
 		return fmt.Errorf("trust %d", i.Trust)
+	case i.Digests > OfBlob:
+		return fmt.Errorf("digests of %d", i.Digests)
 	case len(x.Inodes) == 0 || !x.Inodes[0].isDir():
 		return errRootType
 	case len(x.Inodes) > maxEntries || len(x.Entries) > maxEntries:
@@ -207,7 +209,7 @@ func (x *Index) validateSpans() error {
 			return fmt.Errorf("span %d: addresses [%d, +%d) of %d after %d", i, s.Addr, s.Len, x.Info.AddrSize, addr)
 		case s.Len > maxSpan:
 			return fmt.Errorf("span %d: %w", i, limit("bytes of a span", s.Len, maxSpan))
-		case s.Off < off || s.CLen <= 0 || s.Off > x.Info.BlobSize || s.CLen > x.Info.BlobSize-s.Off:
+		case s.Off < off-x.shared(i) || s.CLen <= 0 || s.Off > x.Info.BlobSize || s.CLen > x.Info.BlobSize-s.Off:
 			return fmt.Errorf("span %d: bytes [%d, +%d) of a blob of %d", i, s.Off, s.CLen, x.Info.BlobSize)
 		case s.Chunks.First != chunk || s.Chunks.Count == 0 || !s.Chunks.In(len(x.Chunks)):
 			return fmt.Errorf("span %d: chunks out of order", i)
@@ -222,6 +224,52 @@ func (x *Index) validateSpans() error {
 	}
 	if addr != x.Info.AddrSize || int(chunk) != len(x.Chunks) {
 		return fmt.Errorf("spans cover %d bytes of %d", addr, x.Info.AddrSize)
+	}
+	return nil
+}
+
+// shared returns how many bytes of the blob span i has in common with the one
+// before it.
+func (x *Index) shared(i int) int64 {
+	if i > 0 && len(x.Checkpoints) > i && x.Checkpoints[i].Bit != 0 {
+		return 1
+	}
+	return 0
+}
+
+// validateCheckpoints checks that there is one for each span, or none, and that
+// windows lie in their table.
+func (x *Index) validateCheckpoints() error {
+	switch {
+	case len(x.Checkpoints) == 0:
+		return nil
+	case x.Info.Format != FormatGzip && x.Info.Format != FormatZstd:
+		return fmt.Errorf("checkpoints in a layer of format %d", x.Info.Format)
+	case len(x.Checkpoints) != len(x.Spans):
+		return fmt.Errorf("%d checkpoints for %d spans", len(x.Checkpoints), len(x.Spans))
+	}
+	for i := range x.Checkpoints {
+		c := &x.Checkpoints[i]
+		switch {
+		case !c.Window.In(len(x.Windows)) || c.Window.Count > maxPackedWindow:
+			return fmt.Errorf("checkpoint %d: window outside its table", i)
+		case c.Bit > 7 || c.Member > 1 || c.Frame > maxWindow:
+			return fmt.Errorf("checkpoint %d: bit %d, member %d, frame %d", i, c.Bit, c.Member, c.Frame)
+		}
+	}
+	return nil
+}
+
+// validateFiles checks that digests are in order and belong to files.
+func (x *Index) validateFiles() error {
+	for i := range x.Files {
+		f := &x.Files[i]
+		if int(f.Inode) >= len(x.Inodes) || x.Inodes[f.Inode].Mode&typeMask != typeRegular {
+			return fmt.Errorf("digest of no file, inode %d", f.Inode)
+		}
+		if i > 0 && compareFiles(x.Files[i-1], *f) >= 0 {
+			return fmt.Errorf("digests of files out of order at %d", i)
+		}
 	}
 	return nil
 }

@@ -87,7 +87,7 @@ func indexZstdChunked(ctx context.Context, src Source, d ocispec.Descriptor, wan
 		return nil, err
 	}
 	return b.index(InfoInput{
-		Blob: d.Digest, TOC: want, BlobSize: src.Size(), Format: FormatZstdChunked, Trust: Claimed,
+		Blob: d.Digest, Claim: want, Origin: "zstd:chunked table of contents", BlobSize: src.Size(), Format: FormatZstdChunked, Trust: Claimed,
 	})
 }
 

@@ -89,7 +89,7 @@ func inspectLayer(l *layer.Layer, d ocispec.Descriptor) layerInspection {
 	x := l.Index()
 	li := layerInspection{
 		Digest: d.Digest.String(), MediaType: d.MediaType, Format: x.Info.Format.String(), Access: "lazy",
-		Reason: x.Reason(), Trust: x.Info.Trust.String(), TOC: x.TOC().String(), Names: len(x.Entries),
+		Reason: x.Reason(), Trust: x.Info.Trust.String(), TOC: x.Claim().String(), Names: len(x.Entries),
 		Spans: len(x.Spans), Compressed: d.Size, BytesTotal: x.Info.AddrSize, BytesPresent: l.Present(),
 	}
 	if li.Reason != "" {

@@ -71,7 +71,7 @@ func (t *Tree) check() error {
 		return errors.New("no root directory")
 	}
 	for i, l := range t.Layers {
-		if !t.Pool.Holds(l.Blob) || !t.Pool.Holds(l.TOC) || l.AddrSize < 0 {
+		if !t.Pool.Holds(l.Blob) || !t.Pool.Holds(l.Claim) || l.AddrSize < 0 {
 			return fmt.Errorf("layer %d", i)
 		}
 	}

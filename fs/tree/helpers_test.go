@@ -46,7 +46,7 @@ func index(headers []layer.Header) (*layer.Index, error) {
 		Format: layer.FormatTar, Trust: layer.Proved,
 	}
 	spans := []layer.Span{{Len: addrSpace, CLen: addrSpace, Chunks: flat.Range{Count: 1}}}
-	return b.Index(info, spans, []layer.Chunk{{Len: addrSpace}})
+	return b.Index(info, layer.Cut{Spans: spans, Chunks: []layer.Chunk{{Len: addrSpace}}})
 }
 
 func mergeAll(tb testing.TB, layers ...[]layer.Header) *Tree {

@@ -207,7 +207,7 @@ func (m *merger) identify(layers []*layer.Index) {
 	for _, x := range layers {
 		l := identity(x)
 		l.Blob = m.pool.Add(x.Pool.String(x.Info.Blob))
-		l.TOC = m.pool.Add(x.Pool.String(x.Info.TOC))
+		l.Claim = m.pool.Add(x.Pool.String(x.Info.Claim))
 		m.out.Layers = append(m.out.Layers, l)
 	}
 	m.out.Pool = m.pool.Pool()

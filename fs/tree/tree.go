@@ -59,7 +59,7 @@ type Entry struct {
 // Layer identifies the layer index that rows and addresses were taken from.
 type Layer struct {
 	Blob     flat.Str // digest of the compressed layer
-	TOC      flat.Str // digest of the table of contents, if it has one
+	Claim    flat.Str // digest of what was claimed of the layer, if it was
 	AddrSize int64    // bytes
 	Inodes   uint32
 	Entries  uint32
@@ -76,8 +76,8 @@ func (t *Tree) Fits(layers []*layer.Index) bool {
 	for i, x := range layers {
 		l := t.Layers[i]
 		same := identity(x)
-		same.Blob, same.TOC = l.Blob, l.TOC
-		if l != same || t.Pool.String(l.Blob) != x.Pool.String(x.Info.Blob) || t.Pool.String(l.TOC) != x.Pool.String(x.Info.TOC) {
+		same.Blob, same.Claim = l.Blob, l.Claim
+		if l != same || t.Pool.String(l.Blob) != x.Pool.String(x.Info.Blob) || t.Pool.String(l.Claim) != x.Pool.String(x.Info.Claim) {
 			return false
 		}
 	}

@@ -188,7 +188,7 @@ func TestFits(t *testing.T) {
 	}
 	other, otherBlob := like(a[0]), like(a[0])
 	other.Info.Format = layer.FormatZstd
-	otherBlob.Info.Blob = otherBlob.Info.TOC
+	otherBlob.Info.Blob = otherBlob.Info.Claim
 	for _, tc := range []struct {
 		name   string
 		layers []*layer.Index

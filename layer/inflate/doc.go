@@ -15,9 +15,9 @@
 // A place lies behind the end of each block that is not the last of its member,
 // with up to seven bits of its first byte belonging to the block before; and at
 // the first byte of each gzip member (RFC 1952), where no window is needed.
-// Blocks and members without output are read over: of places with the same
-// output before them, the first is reported. The offset of a place is exact
-// whatever has been read ahead from the source.
+// A block without output has one as well, which makes Read return 0, nil: use
+// io.ReadFull or a loop, not bufio. The offset of a place is exact whatever has
+// been read ahead from the source.
 //
 // # What is accepted
 //

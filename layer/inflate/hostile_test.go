@@ -51,16 +51,15 @@ func TestBoundaryNeedsNoMore(t *testing.T) {
 					n++ // that there is another member
 				}
 				z := NewReader(io.MultiReader(bytes.NewReader(s.blob[:n]), iotest.ErrReader(gone)))
-				out := int64(0)
-				for out < v.at.Out {
-					n, err := z.Read(buf)
-					if err != nil {
-						t.Fatalf("place %d, %+v: %v after %d bytes", i, v.at, err, out)
+				at, ok := z.Boundary()
+				for !ok || at.Bit < v.at.Bit {
+					if _, err := z.Read(buf); err != nil {
+						t.Fatalf("place %d, %+v: %v at %+v", i, v.at, err, at)
 					}
-					out += int64(n)
+					at, ok = z.Boundary()
 				}
-				if at, ok := z.Boundary(); !ok || at != v.at {
-					t.Fatalf("place %d: %+v, %v; want %+v", i, at, ok, v.at)
+				if at != v.at {
+					t.Fatalf("place %d: %+v; want %+v", i, at, v.at)
 				}
 				if _, err := z.Read(buf); !errors.Is(err, gone) {
 					t.Fatalf("place %d: %v; want %v", i, err, gone)

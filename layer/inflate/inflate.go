@@ -112,8 +112,9 @@ func (z *Reader) Resume(r io.Reader, at Place, window []byte) {
 }
 
 // Read reads output, and ends where a block ends at the latest, so that
-// Boundary can be asked. It returns 0, nil only if p is empty, and io.EOF after
-// the last member. A stream without any member is io.ErrUnexpectedEOF.
+// Boundary can be asked. It returns 0, nil if p is empty or a block without
+// output has ended, and io.EOF after the last member. A stream without any
+// member is io.ErrUnexpectedEOF.
 func (z *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -123,6 +124,9 @@ func (z *Reader) Read(p []byte) (int, error) {
 			return 0, z.err
 		}
 		z.err = z.decode()
+		if z.rp == z.wp && z.err == nil && z.step <= atBlock {
+			return 0, nil
+		}
 	}
 	n := copy(p, z.out[z.rp:z.wp])
 	z.rp += n

@@ -28,8 +28,7 @@ func (o *obedient) Read(p []byte) (int, error) {
 
 // gzipSpanner inflates a layer and cuts it where zlib's zran example would: at
 // the first beginning of a block that is more than the span size behind the
-// last cut, or has no output before it. The two differ where inflate passes over
-// the end of a block without telling its place.
+// last cut, or has no output before it.
 type gzipSpanner struct {
 	z        *inflate.Reader
 	raw      rawBytes

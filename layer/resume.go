@@ -1,0 +1,160 @@
+package layer
+
+import (
+	"bytes"
+	"encoding"
+	"encoding/json"
+	"fmt"
+	"hash"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/peelfs/peel/layer/inflate"
+)
+
+// notesVersion changes with every change of a note or of how layers are cut.
+const notesVersion = 1
+
+// note is what a pass leaves at an entrance, so that a later one can go on.
+// Nothing in it is believed: the digests of blob and tar still have to match.
+type note struct {
+	Version  int           `json:"version"`
+	Blob     digest.Digest `json:"blob"`
+	Format   FormatID      `json:"format"`
+	At       entrance      `json:"entrance"`
+	Window   []byte        `json:"window"` // whole, to go on with
+	Before   []byte        `json:"before"` // packed, of the entrance before
+	BlobHash hashState     `json:"blob_hash"`
+}
+
+// note returns what to keep at an entrance, nil if a pass cannot go on there.
+func (s *streaming) note(in *inflater, at entrance, before []byte, sum hashState) []byte {
+	if _, ok := s.options.Stage.(Resumable); !ok || at.Frame != 0 || sum.Hash == nil {
+		return nil
+	}
+	line, err := json.Marshal(note{
+		Version: notesVersion, Blob: s.blob, Format: in.format, At: at,
+		Window: in.window(), Before: before, BlobHash: sum,
+	})
+	if err != nil {
+		return nil // a pass that cannot be resumed is no worse than before
+	}
+	return append(line, '\n')
+}
+
+// resumption is where a pass begins.
+type resumption struct {
+	off    int64     // in the blob
+	hashed int64     // bytes of the blob that sum has taken
+	sum    hash.Hash // of the blob
+	format FormatID
+	at     entrance
+	window []byte      // at that entrance, whole
+	stage  io.ReaderAt // has the address space up to that entrance
+
+	entrances []entrance // up to and with that one
+}
+
+// beginning is where a pass begins that no other one went before.
+func (s *streaming) beginning() resumption {
+	if r, ok := s.options.Stage.(Resumable); ok {
+		if err := r.Rewind(0, nil); err != nil {
+			s.options.Log.WithError(err).Warn("cannot forget an interrupted pass")
+		}
+	}
+	return resumption{sum: s.blob.Algorithm().Hash()}
+}
+
+// forget discards what a pass left that did not end well.
+func (s *streaming) forget() error {
+	if r, ok := s.options.Stage.(Resumable); ok {
+		return r.Rewind(0, nil)
+	}
+	return nil
+}
+
+// resumption returns where the last note says, or else the beginning.
+func (s *streaming) resumption() resumption {
+	st, ok := s.options.Stage.(Resumable)
+	if !ok {
+		return s.beginning()
+	}
+	notes, staged, err := st.Notes()
+	if err != nil {
+		s.options.Log.WithError(err).Info("cannot go on where the layer's last pass ended")
+		return s.beginning()
+	}
+	from := resumption{stage: st, entrances: []entrance{{}}}
+	var sum hashState
+	used := 0
+	for rest := notes; ; {
+		line, more, ok := bytes.Cut(rest, []byte{'\n'})
+		if !ok {
+			break // the last one may be torn
+		}
+		var n note
+		if json.Unmarshal(line, &n) != nil || !s.follows(n, from.at, staged) {
+			break
+		}
+		from.entrances[len(from.entrances)-1].Window = n.Before
+		from.entrances = append(from.entrances, n.At)
+		from.at, from.window, from.format, sum = n.At, n.Window, n.Format, n.BlobHash
+		used += len(line) + 1
+		rest = more
+	}
+	if from.sum = restore(s.blob.Algorithm(), sum); from.at.Out == 0 || from.sum == nil {
+		return s.beginning()
+	}
+	from.off, from.hashed = from.at.In, sum.At
+	if err := st.Rewind(from.at.Out, notes[:used]); err != nil {
+		return s.beginning()
+	}
+	return from
+}
+
+// follows reports whether a note is one of this layer, and further than last.
+func (s *streaming) follows(n note, last entrance, staged int64) bool {
+	return n.Version == notesVersion && n.Blob == s.blob && n.Format >= FormatTar && n.Format <= FormatZstd &&
+		n.At.Out > last.Out && n.At.In >= last.In && n.At.Out <= staged && n.At.In < s.src.Size() && n.At.Bit < 8 &&
+		n.BlobHash.At >= n.At.In && n.BlobHash.At <= s.src.Size() && len(n.Window) <= inflate.WindowSize
+}
+
+// restore returns a hash with a state that was noted, nil if it is none.
+func restore(a digest.Algorithm, state hashState) hash.Hash {
+	sum := a.Hash()
+	m, ok := sum.(encoding.BinaryUnmarshaler)
+	if !ok || m.UnmarshalBinary(state.Hash) != nil {
+		return nil
+	}
+	return sum
+}
+
+// open begins to decode a blob of size bytes, which r yields from there on.
+func (from resumption) open(r io.Reader, size int64) (*inflater, error) {
+	if from.off == 0 {
+		return newInflater(r, size)
+	}
+	at := from.at
+	at.Window = from.window
+	return newInflaterAt(r, size, from.format, at)
+}
+
+// resident says why a layer cannot be read but from its beginning, "" if it
+// can.
+func (s *streaming) resident(es []entrance) string {
+	for i, e := range es {
+		end := s.size
+		if i+1 < len(es) {
+			end = es[i+1].Out
+		}
+		if n := end - e.Out; n > maxStretch {
+			what := "blocks that need the ones before them"
+			if s.format == FormatGzip {
+				what = "a single block"
+			}
+			return fmt.Sprintf("the %s stream cannot be entered between %d and %d MiB: %s", s.format, e.Out>>20, end>>20, what)
+		}
+	}
+	return ""
+}
