@@ -7,6 +7,9 @@
 // image's configuration with the digests of the uncompressed layers. The two
 // are apart so that a caller can read the configuration while it opens layers.
 //
+// A reference to the indexes of an image's layers ([Attached]) means the image
+// that they are attached to; [ParseIndexes] reads those that peel writes.
+//
 // Trust starts at the digest that the reference holds or that the registry
 // gave for the tag; every further document must have the size and digest that
 // its parent states. Nothing of a document that failed [Verify] is used.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -195,4 +196,61 @@ func FuzzParseIndexes(f *testing.F) {
 			t.Errorf("%v\n%s", err, diff)
 		}
 	})
+}
+
+// A reference to indexes means the image that they are attached to.
+func TestResolveNamedIndexes(t *testing.T) {
+	t.Parallel()
+	var image ocispec.Descriptor
+	attach := func(edit func(*ocispec.Manifest)) func(*store) ocispec.Descriptor {
+		return func(s *store) ocispec.Descriptor {
+			image = s.image(t, "linux/amd64", gzipLayer)
+			m := s.imageManifest(t, "linux/amd64")
+			m.Subject = &image
+			m.Config.MediaType = SOCIIndexV1
+			edit(&m)
+			return s.put(t, ocispec.MediaTypeImageManifest, m)
+		}
+	}
+	for _, tc := range []struct {
+		name  string
+		build func(*store) ocispec.Descriptor
+		want  string // artifact type of what is named
+		err   error
+	}{
+		{"SOCI", attach(func(*ocispec.Manifest) {}), SOCIIndexV1, nil},
+		{"peel", attach(func(m *ocispec.Manifest) {
+			m.ArtifactType, m.Config.MediaType = IndexArtifactType, ocispec.MediaTypeEmptyJSON
+		}), IndexArtifactType, nil},
+		{"without a subject", attach(func(m *ocispec.Manifest) { m.Subject = nil }), "", ErrArtifact},
+		{"of another artifact", attach(func(m *ocispec.Manifest) { m.Config.MediaType = "application/x-sbom" }), "", ErrArtifact},
+		{"of a false subject", attach(func(m *ocispec.Manifest) { m.Subject = &ocispec.Descriptor{Digest: "x"} }), "", ErrArtifact},
+		{"of a subject that is not there", attach(func(m *ocispec.Manifest) { m.Subject.Digest = digest.FromString("x") }), "", errdefs.ErrNotFound},
+		{"an image with a subject", func(s *store) ocispec.Descriptor {
+			m := s.imageManifest(t, "linux/amd64", gzipLayer)
+			m.Subject = &image
+			image = s.put(t, ocispec.MediaTypeImageManifest, m)
+			return image
+		}, "", nil},
+	} {
+		img, s, err := resolve(t, "linux/amd64", tc.build)
+		if !errors.Is(err, tc.err) {
+			t.Errorf("%s: %v, want %v", tc.name, err, tc.err)
+		}
+		if err != nil {
+			continue
+		}
+		if img.Desc.Digest != image.Digest || img.Top.Digest != s.tags["x"].Digest {
+			t.Errorf("%s: image %s, named %s", tc.name, img.Desc.Digest, img.Top.Digest)
+		}
+		if tc.want == "" {
+			if img.Named != nil {
+				t.Errorf("%s: indexes %v", tc.name, img.Named.Desc)
+			}
+			continue
+		}
+		if img.Named == nil || img.Named.Desc.ArtifactType != tc.want || digest.FromBytes(img.Named.Raw) != img.Top.Digest {
+			t.Errorf("%s: indexes %v", tc.name, img.Named)
+		}
+	}
 }

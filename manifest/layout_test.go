@@ -78,12 +78,12 @@ func generate(t *testing.T) (*store, map[string]outcome) {
 		}
 	}
 	m := s.imageManifest(t, "linux/amd64", "application/octet-stream")
-	m.Config.MediaType = "application/vnd.amazon.soci.index.v1+json"
+	gz := s.tags["gz"]
+	m.Config.MediaType, m.Subject = SOCIIndexV1, &gz
 	soci := s.put(t, ocispec.MediaTypeImageManifest, m)
 	s.tag("soci-v1", soci)
-	want["soci-v1"] = outcome{err: ErrArtifact}
-	s.tag("soci-v2", s.index(t, on(t, "linux/amd64", soci), on(t, "linux/amd64", s.tags["gz"])))
-	want["soci-v2"] = want["gz"]
+	s.tag("soci-v2", s.index(t, on(t, "linux/amd64", soci), on(t, "linux/amd64", gz)))
+	want["soci-v1"], want["soci-v2"] = want["gz"], want["gz"]
 	return s, want
 }
 
@@ -104,7 +104,7 @@ func tricky() map[string]outcome {
 		"zst":         {manifest: "sha256:8a1d2f83d4e19c08f8dce50d65bac384a0b46fba86ff654c553a37d7b2c98154", layers: zstd, diffIDs: original},
 		"zstdchunked": {manifest: "sha256:b746802f54ea2676a50a59faffb46cc259ae998ea92c891ca260476aeaad8904", layers: zstd, diffIDs: original},
 		"soci-v2":     {manifest: "sha256:3bd6c4f40b1488d10e5607f07a08fa0dd463d4a6ff528369f47128a5b6f04135", layers: gzip, diffIDs: original},
-		"soci-v1":     {err: ErrArtifact},
+		"soci-v1":     {manifest: "sha256:ff26282fdbb13746b78182e1358974421ee42be4420449fee969d32e16cf5014", layers: gzip, diffIDs: original},
 		"esgz": {
 			manifest: "sha256:ee902d4d81cac2f8e968d5400682c92d6f706c46e24a98701596a389402aacba", layers: gzip,
 			diffIDs: diffIDs(

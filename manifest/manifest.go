@@ -24,7 +24,8 @@ type Fetcher interface {
 type Image struct {
 	Reference Reference
 	Platform  ocispec.Platform     // what was asked for
-	Top       ocispec.Descriptor   // what the reference names: an index or Desc itself
+	Top       ocispec.Descriptor   // what the reference names: an index, Desc itself, or Named
+	Named     *Attached            // the layers' indexes, if the reference names these; else nil
 	Desc      ocispec.Descriptor   // the platform's manifest
 	Manifest  ocispec.Manifest     // OCI or Docker schema 2, which have the same shape
 	Raw       []byte               // the bytes of Manifest
@@ -59,10 +60,15 @@ func Resolve(ctx context.Context, f Fetcher, ref Reference, p ocispec.Platform) 
 		}
 		doc = found
 	}
+	named := top.desc
+	if w.named != nil {
+		named = w.named.Desc
+	}
 	return &Image{
 		Reference: ref,
 		Platform:  p,
-		Top:       top.desc,
+		Top:       named,
+		Named:     w.named,
 		Desc:      doc.desc,
 		Manifest:  *doc.manifest,
 		Raw:       doc.raw,

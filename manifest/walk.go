@@ -27,9 +27,11 @@ type walk struct {
 	exact    bool     // the last of them is what is wanted
 	offered  []string // platforms passed by
 	artifact error    // the first artifact passed by
+	named    *Attached
 }
 
-// top reads the document that the reference names.
+// top reads the document that the reference names, or the subject of the
+// indexes that it names.
 func (w *walk) top(ctx context.Context) (*document, error) {
 	named := w.ref.named
 	want, pinned := w.ref.Digest()
@@ -52,6 +54,12 @@ func (w *walk) top(ctx context.Context) (*document, error) {
 	}
 	d.Platform, d.Data = nil, nil
 	doc, err := parse(d, raw)
+	if errors.Is(err, ErrArtifact) {
+		if a := attachment(d, raw); a != nil {
+			w.named = a
+			return w.child(ctx, a.subject)
+		}
+	}
 	if err != nil {
 		return nil, about(w.ref, err)
 	}
