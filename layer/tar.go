@@ -163,7 +163,7 @@ const maxHead = 8 << 20
 type blockReader struct {
 	next    func() ([]byte, error)
 	release func([]byte)
-	data    func(p []byte, pos int64) // sees what is skipped
+	data    func(p []byte, pos int64) // sees all of it
 
 	whole []byte // the buffer being read
 	rest  []byte // of whole
@@ -200,6 +200,7 @@ func (r *blockReader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n := copy(p, r.rest)
+	r.data(p[:n], r.pos)
 	if skip := max(0, r.from-r.pos); skip < int64(n) {
 		if len(r.kept) > maxHead {
 			return 0, limit("bytes of an entry's headers", int64(len(r.kept)), maxHead)
