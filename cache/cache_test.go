@@ -113,7 +113,7 @@ func TestDocuments(t *testing.T) {
 	t.Parallel()
 	c := openCache(t)
 	key := testKey()
-	for _, kind := range []string{"image/manifest", "image/config", "index", "tree"} {
+	for _, kind := range []string{"image/manifest", "image/config", "index", "tree", "claims"} {
 		if _, err := c.Read(kind, key); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("Read(%s) of nothing: %v", kind, err)
 		}
@@ -121,7 +121,7 @@ func TestDocuments(t *testing.T) {
 			t.Errorf("Map(%s) of nothing: %v", kind, err)
 		}
 	}
-	for _, kind := range []string{"image/manifest", "image/config", "index", "tree"} {
+	for _, kind := range []string{"image/manifest", "image/config", "index", "tree", "claims"} {
 		if err := c.Write(kind, key, []byte("old "+kind)); err != nil {
 			t.Fatal(err)
 		}

@@ -1,14 +1,16 @@
 // Package cache keeps on disk what was fetched or computed: the bytes of
-// layers, documents (manifests, configs, indexes, trees) and what references
-// resolved to. Several processes use one folder at the same time, without a
-// daemon.
+// layers, documents (manifests, configs, indexes, trees, claims) and what
+// references resolved to. Several processes use one folder at the same time,
+// without a daemon.
 //
 //	blobs/<alg>/<hex>/data   sparse file: the layer's address space
 //	blobs/<alg>/<hex>/have   which spans of data are there; mapped shared
 //	blobs/<alg>/<hex>/stage  the layer while it is streamed, not yet proved
+//	blobs/<alg>/<hex>/stage.notes
+//	                         where an interrupted pass can go on
 //	blobs/<alg>/<hex>/lock, blobs/<alg>/<hex>/stage.lock
 //	image/<alg>/<hex>/manifest, image/<alg>/<hex>/config
-//	index/<alg>/<hex>, tree/<alg>/<hex>
+//	index/<alg>/<hex>, tree/<alg>/<hex>, claims/<alg>/<hex>
 //	refs/<escaped reference>
 //	tmp/                     documents being written
 //
@@ -18,12 +20,16 @@
 //
 // Locks are flock(2) and vanish with their process. On lock: exclusive, for a
 // few system calls, while data and have are opened or replaced. On stage.lock:
-// exclusive while a layer is streamed and its index written; what a dead process
-// left in stage is overwritten. On have: shared while a Store is open, so that
-// an evictor sees which layers are in use. On data: shared during Put,
-// exclusive while an evictor punches holes. data and have are only ever
-// replaced by new files, hence an open Store keeps a pair that fits, even if
-// the folder is deleted.
+// exclusive while a layer is streamed and its index written. On have: shared
+// while a Store is open, so that an evictor sees which layers are in use. On
+// data: shared during Put, and from [Stage.Commit] to Close, exclusive while an
+// evictor punches holes. data and have are only ever replaced by new files,
+// hence an open Store keeps a pair that fits, even if the folder is deleted.
+//
+// A pass that is interrupted, or killed, leaves stage and the notes it made;
+// the next one reads both and calls [Stage.Rewind] with what it makes of them,
+// or overwrites them. Only the digests at the end prove that both were sound.
+// Without notes, or if the disk was full, Close removes stage.
 //
 // A span's bit is set after its bytes are written, so a killed process leaves
 // nothing wrong behind. An evictor clears bits, then raises the generation in
