@@ -110,7 +110,7 @@ func sweep(tmp string, before time.Time) error {
 	for _, e := range entries {
 		fi, err := e.Info()
 		if err == nil && fi.ModTime().Before(before) {
-			err = os.Remove(filepath.Join(tmp, e.Name()))
+			err = os.RemoveAll(filepath.Join(tmp, e.Name()))
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

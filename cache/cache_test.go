@@ -78,6 +78,10 @@ func TestOpenSweepsOldTemporaryFiles(t *testing.T) {
 			}
 		}
 	}
+	folder := filepath.Join(c.dir, "tmp", "old folder")
+	if err := errors.Join(os.MkdirAll(filepath.Join(folder, "in it"), 0o700), os.Chtimes(folder, past, past)); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := Open(c.dir); err != nil {
 		t.Fatal(err)
 	}
