@@ -35,6 +35,16 @@ func fromZTOC(data []byte, d ocispec.Descriptor, c Claim) (*Index, error) {
 	case isZstd(d) || isGzip(d) && t.Compression != ztoc.Gzip:
 		return nil, fmt.Errorf("zTOC of a layer that is %v, not %.100q: %w", t.Compression, d.MediaType, errOther)
 	}
+	return zIndex(t, InfoInput{
+		Blob: d.Digest, Claim: c.Digest, Origin: c.Origin, BlobSize: d.Size, Format: FormatGzip, Trust: Claimed, Digests: OfBlob,
+	}, c)
+}
+
+// zIndex lays out what a zTOC says.
+func zIndex(t *ztoc.TOC, info InfoInput, c Claim) (*Index, error) {
+	if t.Compression == ztoc.Uncompressed {
+		info.Format, info.Digests = FormatTar, OfData // which are the same
+	}
 	b := NewBuilder()
 	for i := range t.Files {
 		h, err := zHeader(&t.Files[i], c)
@@ -45,13 +55,7 @@ func fromZTOC(data []byte, d ocispec.Descriptor, c Claim) (*Index, error) {
 			return nil, err
 		}
 	}
-	info := InfoInput{
-		Blob: d.Digest, Claim: c.Digest, Origin: c.Origin, BlobSize: d.Size, Format: FormatGzip, Trust: Claimed, Digests: OfBlob,
-	}
 	var z zCutter
-	if t.Compression == ztoc.Uncompressed {
-		info.Format, info.Digests = FormatTar, OfData // which are the same
-	}
 	for i := range t.Spans {
 		if err := z.add(t, i); err != nil {
 			return nil, fmt.Errorf("span %d: %w", i, err)
