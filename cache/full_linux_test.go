@@ -26,6 +26,13 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+func TestFullDiskWhileStreaming(t *testing.T) {
+	t.Parallel()
+	if err := mounter(t, "full stage").Run(); err != nil {
+		t.Error(err)
+	}
+}
+
 // fullPart fills a file system of 1 MiB on dir.
 func fullPart(dir string) error {
 	if err := mount(dir); err != nil {
@@ -90,10 +97,40 @@ func nothingElseFits(c *Cache) error {
 	if err != nil {
 		return err
 	}
+	if err := g.Note(big); !errors.Is(err, ErrFull) || g.notes.n != 0 {
+		return fmt.Errorf("note: %w", err)
+	}
 	if _, err := g.Write(big); !errors.Is(err, ErrFull) {
 		return fmt.Errorf("stage: %w", err)
 	}
 	return g.Close()
+}
+
+// fullStagePart streams a layer that does not fit, and gives the space back.
+func fullStagePart(dir string) error {
+	if err := mount(dir); err != nil {
+		return err
+	}
+	c, err := Open(dir)
+	if err != nil {
+		return err
+	}
+	g, err := c.Stage(noContext(), testKey())
+	if err != nil {
+		return err
+	}
+	for err == nil {
+		if _, err = g.Write(bytes.Repeat([]byte{1}, holeSize)); err == nil {
+			err = g.Note(bytes.Repeat([]byte{2}, 1000))
+		}
+	}
+	if n, whole := g.n.Load(), g.notes.n%1000 == 0; !errors.Is(err, ErrFull) || n == 0 || !whole {
+		return fmt.Errorf("%d bytes, whole notes %v: %w", n, whole, err)
+	}
+	if err := g.Close(); err != nil {
+		return err
+	}
+	return c.Write("tree", testKey(), bytes.Repeat([]byte{1}, 900_000))
 }
 
 func TestReadOnlyFolder(t *testing.T) {

@@ -17,13 +17,15 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	parts := map[string]func(dir string) error{
-		"fill":     fillPart,
-		"fill on":  fillOnPart,
-		"stage":    stagePart,
-		"die":      diePart,
-		"full":     fullPart,
-		"readonly": readOnlyPart,
-		"own":      ownMountPart,
+		"fill":       fillPart,
+		"fill on":    fillOnPart,
+		"stage":      stagePart,
+		"die":        diePart,
+		"go on":      goOnPart,
+		"full":       fullPart,
+		"full stage": fullStagePart,
+		"readonly":   readOnlyPart,
+		"own":        ownMountPart,
 	}
 	if err := parts[part](os.Args[1]); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", part, err)
