@@ -221,7 +221,7 @@ func (s *streaming) pump(ctx context.Context, blob *intake, from resumption) err
 			s.entrances = append(s.entrances, *at)
 			p.cut, p.note = true, s.note(in, *at, before, blob.state)
 		}
-		if n > 0 {
+		if n > 0 || at != nil { // the bytes before the entrance may have filled the last buffer
 			if err := send(ctx, s.decoded, p); err != nil {
 				return err
 			}
