@@ -24,10 +24,13 @@ type Registry interface {
 	manifest.Fetcher
 	// Layer returns the blob that d describes, without I/O.
 	Layer(ref reference.Named, d ocispec.Descriptor) layer.Source
+	// Referrers lists what is attached to the manifest d in the repository of
+	// ref: nothing, if the registry knows of nothing.
+	Referrers(ctx context.Context, ref reference.Named, d digest.Digest) ([]ocispec.Descriptor, error)
 }
 
 // Docs keeps documents by kind ("image/manifest", "image/config", "index",
-// "tree") and digest. Read and Map report io/fs.ErrNotExist for what it has not.
+// "claims", "tree") and digest. Read and Map report io/fs.ErrNotExist for what it has not.
 type Docs interface {
 	Read(kind string, key digest.Digest) ([]byte, error)
 	Map(kind string, key digest.Digest) (*flat.Mapping, error)
@@ -74,6 +77,13 @@ type Options struct {
 	Cache    Cache
 	Platform ocispec.Platform // zero: this machine's
 	Pull     Pull
+	// IndexRepo is a repository with indexes of images that it has not; nil
+	// for none.
+	IndexRepo reference.Named
+	// Require is the least trust that an index needs: with layer.Proved, layers
+	// without a table of contents are streamed whatever indexes there are, and
+	// those with one are refused (ErrNotProved) until it has been proved.
+	Require  layer.Trust
 	Progress *Progress // may be nil
 	Log      *logrus.Entry
 }
@@ -88,8 +98,9 @@ type Image struct {
 	// Local is true if opening asked no registry.
 	Local bool
 
-	layers   []*layer.Layer // parallel to Manifest.Layers
-	closers  []func() error // what Close undoes, in reverse
+	layers   []*layer.Layer  // parallel to Manifest.Layers
+	keys     []digest.Digest // likewise
+	closers  []func() error  // what Close undoes, in reverse
 	mappings []*flat.Mapping
 }
 
@@ -124,6 +135,10 @@ func Open(ctx context.Context, ref string, o Options) (*Image, error) {
 
 // Layers returns the readers of the image's layers, bottom first.
 func (m *Image) Layers() []*layer.Layer { return m.layers }
+
+// Key is the name by which the cache has the index ("index") and the data of
+// layer i.
+func (m *Image) Key(i int) digest.Digest { return m.keys[i] }
 
 // ReadAt reads from the address space of a layer; it is tree.Data.
 func (m *Image) ReadAt(ctx context.Context, layer int, p []byte, addr int64) (int, error) {
@@ -190,10 +205,11 @@ func pin(r manifest.Reference, d digest.Digest) (manifest.Reference, error) {
 func (op *opening) load(ctx context.Context, m *Image) error {
 	descs := m.Manifest.Layers
 	op.progress = op.Progress.start(descs)
-	m.layers = make([]*layer.Layer, len(descs))
+	m.layers, m.keys = make([]*layer.Layer, len(descs)), make([]digest.Digest, len(descs))
 	indexes := make([]*layer.Index, len(descs))
 
 	g, gctx := errgroup.WithContext(ctx)
+	op.search = newSearch(gctx, op, m)
 	config := make(chan struct{}) // closed when m.Config is set
 	g.Go(func() (err error) {
 		if m.Config, err = manifest.LoadConfig(gctx, op.docs, m.Manifest); err == nil {
@@ -233,7 +249,7 @@ func (op *opening) load(ctx context.Context, m *Image) error {
 // attach opens the store of layer i and makes its reader.
 func (op *opening) attach(m *Image, i int, x *layer.Index) error {
 	d := m.Manifest.Layers[i]
-	store, err := op.Cache.Store(key(d), x.Info.AddrSize, len(x.Spans))
+	store, err := op.Cache.Store(m.keys[i], x.Info.AddrSize, len(x.Spans))
 	if err != nil {
 		return fmt.Errorf("layer %s: %w", d.Digest, err)
 	}
@@ -246,9 +262,23 @@ func (op *opening) attach(m *Image, i int, x *layer.Index) error {
 	return nil
 }
 
+// treeKey names the tree of an image, for which layers may be indexed in
+// several ways.
+func treeKey(m *Image) digest.Digest {
+	key, plain := m.Manifest.Desc.Digest.String(), true
+	for i, d := range m.Manifest.Layers {
+		plain = plain && m.keys[i] == slotOf(d).key
+		key += "\n" + m.keys[i].String()
+	}
+	if plain {
+		return m.Manifest.Desc.Digest
+	}
+	return digest.FromString(key)
+}
+
 // merge takes the tree from the cache, or makes it and keeps it there.
 func (op *opening) merge(m *Image, indexes []*layer.Index) error {
-	key := m.Manifest.Desc.Digest
+	key := treeKey(m)
 	t, mapped, err := open(op.Cache, "tree", key, tree.Decode)
 	if err == nil && t.Fits(indexes) {
 		m.Tree = t

@@ -9,35 +9,48 @@ import (
 	"sync/atomic"
 
 	"github.com/containerd/errdefs"
-	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/peelfs/peel/internal/flat"
+	"github.com/peelfs/peel/internal/sentinel"
 	"github.com/peelfs/peel/layer"
-	"github.com/peelfs/peel/manifest"
 )
+
+// ErrNotProved: Options.Require asks for more than somebody's claim.
+var ErrNotProved = sentinel.New("not proved", errdefs.ErrFailedPrecondition)
 
 // opening is one Open under way.
 type opening struct {
 	Options
 	docs     *cachedFetcher
+	search   *search
 	progress []*layerProgress
 	streamed atomic.Bool // some layer was asked for by this opening
 
-	mu sync.Mutex // guards the Image's mappings while layers are indexed in parallel
+	mu sync.Mutex // guards the Image's mappings and closers while layers are indexed in parallel
 }
 
-// key names a layer's index and store in the cache. A blob that a manifest
-// claims a table of contents for is kept under both digests: what one manifest
-// claims must never be shown by another that claims something else of the same
-// blob, nor take the place of another blob.
-func key(d ocispec.Descriptor) digest.Digest {
-	if toc, ok := layer.TOCDigest(d); ok {
-		return digest.FromString(d.Digest.String() + "\n" + toc.String())
-	}
-	return d.Digest
+// slot names a layer's index and data in the cache. A blob that somebody claims
+// something of is kept under both digests: what one image names must never be
+// shown by another that names something else for the same blob, nor take the
+// place of what was proved.
+type slot struct {
+	key   digest.Digest
+	claim digest.Digest // of the table of contents or index; "" for what was streamed
 }
+
+// slotOf is that of the table of contents that the layer's descriptor names,
+// or else that of the blob alone.
+func slotOf(d ocispec.Descriptor) slot {
+	if toc, ok := layer.TOCDigest(d); ok {
+		return slot{key: digest.FromString(d.Digest.String() + "\n" + toc.String()), claim: toc}
+	}
+	return slot{key: d.Digest}
+}
+
+// diffIDFunc waits until the digest of a layer's tar is known.
+type diffIDFunc func(context.Context) (digest.Digest, error)
 
 // open maps a document of the cache and decodes it. The caller closes the
 // mapping when the decoded view is no longer used.
@@ -63,80 +76,116 @@ func keep[T any](c Docs, kind string, key digest.Digest, data []byte, decode fun
 	return open(c, kind, key, decode)
 }
 
-// cachedIndex returns the index of layer i from the cache, if it is one of the
-// blob and the table of contents that the manifest names.
-func (op *opening) cachedIndex(m *Image, i int) (*layer.Index, error) {
+// cachedIndex returns the index of layer i that slot s of the cache has, if it
+// is one of the blob and the claim.
+func (op *opening) cachedIndex(m *Image, i int, s slot) (*layer.Index, error) {
 	d := m.Manifest.Layers[i]
-	x, mapped, err := open(op.Cache, "index", key(d), layer.Decode)
+	x, mapped, err := open(op.Cache, "index", s.key, layer.Decode)
 	if err != nil {
 		return nil, err
 	}
-	toc, _ := layer.TOCDigest(d)
-	if x.Blob() != d.Digest || x.Claim() != "" && x.Claim() != toc {
+	if x.Blob() != d.Digest || x.Claim() != "" && x.Claim() != s.claim {
 		return nil, errors.Join(fmt.Errorf("layer %s: %w: an index of another layer", d.Digest, flat.ErrCorrupt), mapped.Close())
 	}
-	op.own(m, mapped)
+	if !op.accepts(x) {
+		err := fmt.Errorf("layer %s: %w: it is only claimed by %s %s", d.Digest, ErrNotProved, x.Origin(), x.Claim())
+		return nil, errors.Join(err, mapped.Close())
+	}
+	op.own(m, i, s, mapped)
 	return x, nil
 }
 
-// keepIndex stores the index of layer i and returns it as the cache has it:
-// served from the file, it costs no memory of ours.
-func (op *opening) keepIndex(m *Image, i int, x *layer.Index) (*layer.Index, error) {
-	x, mapped, err := keep(op.Cache, "index", key(m.Manifest.Layers[i]), x.Encode(), layer.Decode)
+// accepts reports whether the index may be used.
+func (op *opening) accepts(x *layer.Index) bool { return x.Info.Trust >= op.Require }
+
+// keepIndex stores the index of layer i in slot s and returns it as the cache
+// has it: served from the file, it costs no memory of ours.
+func (op *opening) keepIndex(m *Image, i int, s slot, x *layer.Index) (*layer.Index, error) {
+	x, mapped, err := keep(op.Cache, "index", s.key, x.Encode(), layer.Decode)
 	if err != nil {
 		return nil, err
 	}
-	op.own(m, mapped)
+	op.own(m, i, s, mapped)
 	return x, nil
 }
 
-func (op *opening) own(m *Image, mapped *flat.Mapping) {
+// own notes that layer i is in slot s, and its index a view of mapped.
+func (op *opening) own(m *Image, i int, s slot, mapped *flat.Mapping) {
 	op.mu.Lock()
 	defer op.mu.Unlock()
+	m.keys[i] = s.key
 	m.mappings = append(m.mappings, mapped)
 }
 
 // index returns the index of layer i: from the cache, from the layer's table
-// of contents, or by streaming the layer once diffID is known.
-func (op *opening) index(ctx context.Context, m *Image, i int, diffID func(context.Context) (digest.Digest, error)) (*layer.Index, error) {
+// of contents, from somebody who has indexed the layer, or by streaming it once
+// diffID is known.
+func (op *opening) index(ctx context.Context, m *Image, i int, diffID diffIDFunc) (*layer.Index, error) {
 	d := m.Manifest.Layers[i]
-	x, err := op.cachedIndex(m, i)
-	if err == nil {
-		return x, nil
+	s := slotOf(d)
+	x, err := op.cachedIndex(m, i, s)
+	if err == nil || errors.Is(err, ErrNotProved) {
+		return x, err
 	}
+	op.anew(d, err)
+	src := op.Registry.Layer(m.Manifest.Reference.Named(), d)
+	if s.claim != "" {
+		op.ask(i)
+	}
+	x, err = layer.ReadIndex(ctx, src, d) // without a request if there is no table
+	switch {
+	case err == nil && op.accepts(x):
+		return op.keepIndex(m, i, s, x)
+	case err == nil:
+		return nil, fmt.Errorf("layer %s: %w: it is only claimed by %s %s", d.Digest, ErrNotProved, x.Origin(), x.Claim())
+	case !errors.Is(err, layer.ErrPlain):
+		return nil, err
+	}
+	reason := err.Error()
+	if s.claim == "" {
+		found, why, err := op.search.index(ctx, i)
+		if found != nil || err != nil {
+			return found, err
+		}
+		if why != "" {
+			reason = why + "; " + reason
+		}
+	}
+	op.ask(i)
+	return op.stream(ctx, m, i, plain{slot: s, reason: reason, src: src, diffID: diffID})
+}
+
+// ask notes that layer i is asked for.
+func (op *opening) ask(i int) {
+	op.streamed.Store(true)
+	op.progress[i].set("indexing")
+}
+
+// anew tells that what the cache has of a layer is of no use.
+func (op *opening) anew(d ocispec.Descriptor, err error) {
 	if !errors.Is(err, iofs.ErrNotExist) {
 		op.Log.WithError(err).WithField("layer", d.Digest).Info("indexing the layer anew")
 	}
-	op.streamed.Store(true)
-	op.progress[i].set("indexing")
-	src := op.Registry.Layer(m.Manifest.Reference.Named(), d)
-	x, err = layer.ReadIndex(ctx, src, d)
-	if errors.Is(err, layer.ErrPlain) {
-		return op.stream(ctx, m, i, plain{reason: err.Error(), src: src, diffID: diffID})
-	}
-	if err != nil {
-		return nil, err
-	}
-	return op.keepIndex(m, i, x)
 }
 
 // plain is a layer that only a streaming pass can index.
 type plain struct {
+	slot   slot
 	reason string
 	src    layer.Source
-	diffID func(context.Context) (digest.Digest, error)
+	diffID diffIDFunc
 }
 
 // stream reads layer i whole into the store, unless another process has done
 // so by the time the layer is ours.
 func (op *opening) stream(ctx context.Context, m *Image, i int, p plain) (x *layer.Index, err error) {
 	d := m.Manifest.Layers[i]
-	stage, err := op.Cache.Stage(ctx, key(d))
+	stage, err := op.Cache.Stage(ctx, p.slot.key)
 	if err != nil {
 		return nil, fmt.Errorf("layer %s: %w", d.Digest, err)
 	}
 	defer func() { err = errors.Join(err, stage.Close()) }()
-	if x, err := op.cachedIndex(m, i); err == nil {
+	if x, err := op.cachedIndex(m, i, p.slot); err == nil {
 		return x, nil
 	}
 	diffID, err := p.diffID(ctx)
@@ -144,77 +193,11 @@ func (op *opening) stream(ctx context.Context, m *Image, i int, p plain) (x *lay
 		return nil, err
 	}
 	op.progress[i].set("streaming")
-	x, err = layer.Stream(ctx, p.src, d, diffID, layer.StreamOptions{Reason: p.reason, Stage: stage, Progress: &op.progress[i].done})
+	x, err = layer.Stream(ctx, p.src, d, diffID, layer.StreamOptions{
+		Reason: p.reason, Stage: stage, Progress: &op.progress[i].done, Log: op.Log,
+	})
 	if err != nil {
 		return nil, err
 	}
-	return op.keepIndex(m, i, x)
-}
-
-// cachedFetcher puts the cache before a registry: what has a digest and was
-// seen before is not asked for again.
-type cachedFetcher struct {
-	from  manifest.Fetcher
-	docs  Docs
-	pull  Pull
-	asked atomic.Bool // the registry had to be asked
-}
-
-func (c *cachedFetcher) ask(what string) error {
-	if c.pull == PullNever {
-		return fmt.Errorf("%s: not in the cache, and asking its registry is ruled out: %w", what, errdefs.ErrNotFound)
-	}
-	c.asked.Store(true)
-	return nil
-}
-
-// Manifest is manifest.Fetcher's.
-func (c *cachedFetcher) Manifest(ctx context.Context, ref reference.Named) (ocispec.Descriptor, []byte, error) {
-	if pinned, ok := ref.(reference.Digested); ok {
-		if raw, ok := c.known("image/manifest", pinned.Digest()); ok {
-			mediaType, err := manifest.MediaType(raw)
-			return ocispec.Descriptor{MediaType: mediaType, Digest: pinned.Digest(), Size: int64(len(raw))}, raw, err
-		}
-	}
-	if err := c.ask(ref.String()); err != nil {
-		return ocispec.Descriptor{}, nil, err
-	}
-	d, raw, err := c.from.Manifest(ctx, ref)
-	if err != nil {
-		return d, raw, err
-	}
-	return d, raw, c.keep("image/manifest", d, raw)
-}
-
-// Blob is manifest.Fetcher's.
-func (c *cachedFetcher) Blob(ctx context.Context, ref reference.Named, d ocispec.Descriptor) ([]byte, error) {
-	if raw, ok := c.known("image/config", d.Digest); ok {
-		return raw, nil
-	}
-	if err := c.ask(ref.Name() + "@" + d.Digest.String()); err != nil {
-		return nil, err
-	}
-	raw, err := c.from.Blob(ctx, ref, d)
-	if err != nil {
-		return nil, err
-	}
-	return raw, c.keep("image/config", d, raw)
-}
-
-// known returns a document of the cache if its bytes are still what they were.
-func (c *cachedFetcher) known(kind string, d digest.Digest) ([]byte, bool) {
-	raw, err := c.docs.Read(kind, d)
-	if err != nil || d.Algorithm().FromBytes(raw) != d {
-		return nil, false
-	}
-	return raw, true
-}
-
-// keep stores a document that its digest proves; one that it does not prove is
-// the caller's to refuse.
-func (c *cachedFetcher) keep(kind string, d ocispec.Descriptor, raw []byte) error {
-	if manifest.Verify(raw, d) != nil {
-		return nil
-	}
-	return c.docs.Write(kind, d.Digest, raw)
+	return op.keepIndex(m, i, p.slot, x)
 }

@@ -1,0 +1,98 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"strings"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/peelfs/peel/layer"
+)
+
+// search looks for indexes that others have made of an image's layers: once
+// for all layers, and only if one needs it. Nothing that goes wrong here keeps
+// an image from being opened; layers are streamed then.
+type search struct {
+	op       *opening
+	m        *Image
+	recalled func() claims  // of the cache
+	found    func() finding // by asking registries
+}
+
+// finding is what registries know.
+type finding struct {
+	claims claims
+	notes  []string // what went wrong
+}
+
+// newSearch returns a search that ends with ctx.
+func newSearch(ctx context.Context, op *opening, m *Image) *search {
+	s := &search{op: op, m: m}
+	s.recalled = sync.OnceValue(func() claims { return op.recall(m) })
+	s.found = sync.OnceValue(func() finding {
+		f := s.ask(ctx)
+		if len(f.claims) > 0 {
+			op.remember(m, f.claims)
+		}
+		return f
+	})
+	return s
+}
+
+// index returns the index of layer i that somebody has made, or nil and why
+// there is none. An error is one of the cache.
+func (s *search) index(ctx context.Context, i int) (x *layer.Index, why string, err error) {
+	d := s.m.Manifest.Layers[i]
+	c, known := s.recalled()[d.Digest]
+	if known {
+		if x, err := s.op.cachedIndex(s.m, i, c.slot(d)); err == nil {
+			return x, "", nil
+		} else if !errors.Is(err, ErrNotProved) {
+			s.op.anew(d, err)
+		}
+	}
+	if s.op.Require >= layer.Proved {
+		return nil, "only a proved index is to be used", nil
+	}
+	if !known {
+		if s.op.Pull == PullNever {
+			return nil, "", nil
+		}
+		f := s.found()
+		if c, known = f.claims[d.Digest]; !known {
+			return nil, f.without(), nil
+		}
+		if x, err := s.op.cachedIndex(s.m, i, c.slot(d)); err == nil {
+			return x, "", nil // another image has it too
+		} else if !errors.Is(err, iofs.ErrNotExist) {
+			s.op.anew(d, err)
+		}
+	}
+	s.op.ask(i)
+	if x, err = s.op.fetchIndex(ctx, d, &c); err != nil {
+		return nil, s.unused(ctx, d.Digest, c, err), nil
+	}
+	x, err = s.op.keepIndex(s.m, i, c.slot(d), x)
+	return x, "", err
+}
+
+// unused tells that the index of a layer cannot be used.
+func (s *search) unused(ctx context.Context, of digest.Digest, c claim, err error) string {
+	if ctx.Err() == nil {
+		s.op.Log.WithError(err).WithField("layer", of).WithField("index", c.Index.Digest).
+			Warn("the index cannot be used; the layer is read whole")
+	}
+	return fmt.Sprintf("index %s (%s) not used: %v", c.Index.Digest, c.Origin, err)
+}
+
+// without is why a layer has no index.
+func (f *finding) without() string {
+	for _, c := range f.claims {
+		return "no index of this layer in the " + c.Origin
+	}
+	return strings.Join(f.notes, "; ")
+}
