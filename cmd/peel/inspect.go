@@ -55,10 +55,13 @@ type layerInspection struct {
 	DiffID       string `json:"diff_id"`
 	MediaType    string `json:"media_type"`
 	Format       string `json:"format"`
-	Access       string `json:"access"`           // "lazy", or "streamed": read whole, once
-	Reason       string `json:"reason,omitempty"` // why it was streamed
-	Trust        string `json:"trust"`            // what vouches for the index: "claimed" or "proved"
-	TOC          string `json:"toc_digest,omitempty"`
+	Access       string `json:"access"`                 // "lazy", or "streamed": read whole, once
+	Reason       string `json:"reason,omitempty"`       // why it was streamed
+	Resident     string `json:"resident,omitempty"`     // why its spans cannot be fetched by range
+	Trust        string `json:"trust"`                  // what vouches for the index: "claimed" or "proved"
+	Origin       string `json:"origin,omitempty"`       // what the index was made from, if not from the whole layer
+	TOC          string `json:"toc_digest,omitempty"`   // of the table of contents in the layer
+	Index        string `json:"index_digest,omitempty"` // of the index that somebody has made of the layer
 	Names        int    `json:"names"`
 	Spans        int    `json:"spans"`
 	Compressed   int64  `json:"compressed"`
@@ -89,8 +92,13 @@ func inspectLayer(l *layer.Layer, d ocispec.Descriptor) layerInspection {
 	x := l.Index()
 	li := layerInspection{
 		Digest: d.Digest.String(), MediaType: d.MediaType, Format: x.Info.Format.String(), Access: "lazy",
-		Reason: x.Reason(), Trust: x.Info.Trust.String(), TOC: x.Claim().String(), Names: len(x.Entries),
+		Reason: x.Reason(), Resident: x.Resident(), Trust: x.Info.Trust.String(), Origin: x.Origin(), Names: len(x.Entries),
 		Spans: len(x.Spans), Compressed: d.Size, BytesTotal: x.Info.AddrSize, BytesPresent: l.Present(),
+	}
+	if _, ok := layer.TOCDigest(d); ok {
+		li.TOC = x.Claim().String()
+	} else {
+		li.Index = x.Claim().String()
 	}
 	if li.Reason != "" {
 		li.Access = "streamed"
@@ -130,11 +138,23 @@ func (in *inspection) print(w io.Writer) error {
 		return err
 	}
 	for _, l := range in.Layers {
-		if l.Reason != "" {
-			fmt.Fprintf(w, "\n%s was read whole: %s\n", shortDigest(l.Digest), oneLine(l.Reason))
-		}
+		l.explain(w)
 	}
 	return nil
+}
+
+// explain tells why a layer is read as it is, unless its table of contents is
+// all there is to tell of.
+func (l *layerInspection) explain(w io.Writer) {
+	if l.Reason != "" {
+		fmt.Fprintf(w, "\n%s was read whole: %s\n", shortDigest(l.Digest), oneLine(l.Reason))
+	}
+	if l.Index != "" {
+		fmt.Fprintf(w, "\n%s is read by an index, %s: %s\n", shortDigest(l.Digest), shortDigest(l.Index), oneLine(l.Origin))
+	}
+	if l.Resident != "" {
+		fmt.Fprintf(w, "\n%s cannot be read by range: %s\n", shortDigest(l.Digest), oneLine(l.Resident))
+	}
 }
 
 func percent(part, whole int64) string {

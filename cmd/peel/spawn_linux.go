@@ -248,9 +248,9 @@ func (l *leash) ready(m mounted) error {
 
 // serverArgs is the command line of a server for j.
 func (o *mountOptions) serverArgs(j job) ([]string, error) {
-	args := []string{"mount", "--leashed", "--cache=" + j.cacheDir, "--pull=" + o.pull.String()}
+	args := []string{"mount", "--leashed", "--cache=" + j.cacheDir, "--pull=" + o.pull.String(), "--require=" + o.require.String()}
 	for _, f := range []struct{ name, value string }{
-		{"platform", o.platform}, {"log-level", o.logLevel}, {"hosts-dir", o.hostsDir},
+		{"platform", o.platform}, {"index", o.index}, {"log-level", o.logLevel}, {"hosts-dir", o.hostsDir},
 	} {
 		if f.value == "" {
 			continue

@@ -119,8 +119,8 @@ func TestReadyNeedsAnAudience(t *testing.T) {
 func TestServerArgs(t *testing.T) {
 	t.Parallel()
 	o := &mountOptions{app: &app{plainHTTP: true, hostsDir: t.TempDir(), logLevel: "debug"}, allowOther: true}
-	o.platform = "linux/arm64"
-	if err := o.pull.Set("always"); err != nil {
+	o.platform, o.index = "linux/arm64", "example.com/indexes"
+	if err := errors.Join(o.pull.Set("always"), o.require.Set("proved")); err != nil {
 		t.Fatal(err)
 	}
 	r, err := o.request("alpine")
@@ -132,7 +132,8 @@ func TestServerArgs(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"mount", "--leashed", "--cache=/c", "--pull=always", "--platform=linux/arm64", "--log-level=debug",
+		"mount", "--leashed", "--cache=/c", "--pull=always", "--require=proved", "--platform=linux/arm64",
+		"--index=example.com/indexes", "--log-level=debug",
 		"--hosts-dir=" + o.hostsDir, "--plain-http", "--allow-other", "--", "docker.io/library/alpine:latest", "/-m",
 	}
 	if d := cmp.Diff(want, got); d != "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -48,11 +49,34 @@ func (k kept) Stage(ctx context.Context, key digest.Digest) (layer.Stage, error)
 type imageFlags struct {
 	platform string
 	pull     pullFlag
+	index    string
+	require  requireFlag
 }
+
+// indexEnv names the repository of indexes where --index does not.
+const indexEnv = "PEEL_INDEX"
 
 func (f *imageFlags) add(to *pflag.FlagSet) {
 	to.StringVar(&f.platform, "platform", "", "`os/arch[/variant]` of the image (default linux on this processor)")
 	to.Var(&f.pull, "pull", "when to ask the registry what a tag means: `missing`, always or never")
+	to.StringVar(&f.index, "index", "", "`repository` with indexes of other repositories' images (default $"+indexEnv+")")
+	to.Var(&f.require, "require", "`trust` that an index needs: claimed, or proved, which refuses what peel verify has not proved")
+}
+
+// requireFlag is a layer.Trust on the command line; zero is claimed.
+type requireFlag layer.Trust
+
+func (r *requireFlag) String() string { return max(layer.Trust(*r), layer.Claimed).String() }
+func (r *requireFlag) Type() string   { return "trust" }
+
+func (r *requireFlag) Set(s string) error {
+	for _, t := range []layer.Trust{layer.Claimed, layer.Proved} {
+		if s == t.String() {
+			*r = requireFlag(t)
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is neither %s nor %s", s, layer.Claimed, layer.Proved)
 }
 
 // pullFlag is an fs.Pull on the command line.
@@ -78,18 +102,43 @@ type request struct {
 	ref      manifest.Reference
 	platform ocispec.Platform
 	pull     fs.Pull
+	index    reference.Named // repository of indexes; nil for none
+	require  layer.Trust
 }
 
 func (f *imageFlags) request(ref string) (request, error) {
-	r := request{platform: manifest.DefaultPlatform(), pull: fs.Pull(f.pull)}
+	r := request{platform: manifest.DefaultPlatform(), pull: fs.Pull(f.pull), require: layer.Trust(f.require)}
 	var err error
 	if r.ref, err = manifest.ParseReference(ref); err != nil {
+		return r, err
+	}
+	if r.index, err = indexRepo(f.index); err != nil {
 		return r, err
 	}
 	if f.platform != "" {
 		r.platform, err = manifest.ParsePlatform(f.platform)
 	}
 	return r, err
+}
+
+// indexRepo is the repository that --index or the environment names.
+func indexRepo(name string) (reference.Named, error) {
+	from := "--index"
+	if name == "" {
+		name, from = os.Getenv(indexEnv), "$"+indexEnv
+	}
+	if name == "" {
+		return nil, nil //nolint:nilnil // no repository of indexes is the rule
+	}
+	ref, err := manifest.ParseReference(name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", from, err)
+	}
+	repo := reference.TrimNamed(ref.Named())
+	if typed, err := reference.ParseNormalizedNamed(name); err != nil || !reference.IsNameOnly(typed) {
+		return nil, withRemedy(usagef("%s %s: it has a tag or a digest", from, name), "name a repository: %s", repo)
+	}
+	return repo, nil
 }
 
 // session is an opened image with what it was opened by.
@@ -114,8 +163,11 @@ func (a *app) open(ctx context.Context, r request, log *logrus.Entry, progress *
 	}
 	s.image, err = fs.Open(ctx, r.ref.String(), fs.Options{
 		Registry: registries{s.client}, Cache: kept{s.cache},
-		Platform: r.platform, Pull: r.pull, Progress: progress, Log: log,
+		Platform: r.platform, Pull: r.pull, IndexRepo: r.index, Require: r.require, Progress: progress, Log: log,
 	})
+	if errors.Is(err, fs.ErrNotProved) {
+		err = withRemedy(err, "prove it: peel verify %s", r.ref)
+	}
 	if err != nil {
 		s.client.Close()
 		return nil, err
