@@ -183,7 +183,7 @@ func (a *attempt) Rewind(size int64, notes []byte) error {
 // A pass that was cut off goes on where it was, and ends with the same index.
 func TestStreamGoesOn(t *testing.T) {
 	t.Parallel()
-	raw := filledTar(t, []int{3 << 20, 100, 5 << 20, 1 << 20})
+	raw := filledTar(t, []int{8 << 20, 100, 9 << 20, 3 << 20})
 	for name, p := range compressedForms(t, raw) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -224,7 +224,7 @@ func TestStreamGoesOn(t *testing.T) {
 // What an interrupted pass left may have been damaged since.
 func TestStreamDoesNotBelieveWhatWasLeft(t *testing.T) {
 	t.Parallel()
-	raw := filledTar(t, []int{3 << 20, 5 << 20})
+	raw := filledTar(t, []int{9 << 20, 9 << 20})
 	p := gzipped(t, raw)
 	d := descriptor(p, mediaGzip, nil)
 	left := new(attempt)
@@ -260,5 +260,21 @@ func TestStreamDoesNotBelieveWhatWasLeft(t *testing.T) {
 	a.Write(left.Bytes())
 	if _, err := Stream(t.Context(), &blob{bytes: bad}, d, "", StreamOptions{Stage: a}); !errors.Is(err, ErrVerify) || a.done || len(a.notes) > 0 {
 		t.Errorf("wrong blob: %v, %d bytes of notes", err, len(a.notes))
+	}
+}
+
+// Members end where buffers do: the place is known when the next one is begun.
+func TestMembersAsLongAsBuffers(t *testing.T) {
+	t.Parallel()
+	raw := filledTar(t, []int{8 << 20})
+	for _, n := range []int{64 << 10, 512 << 10, 1 << 20} {
+		p := gzipped(t, cut(raw, n)...)
+		x, err := Stream(t.Context(), &blob{bytes: p}, descriptor(p, mediaGzip, nil), "", StreamOptions{Stage: new(attempt)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(x.Spans) < 8 || len(x.Windows) > 0 || !bytes.Equal(addresses(t, x, &blob{bytes: p}), raw) {
+			t.Errorf("members of %d: %d spans, %d bytes of windows", n, len(x.Spans), len(x.Windows))
+		}
 	}
 }

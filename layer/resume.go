@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
@@ -16,30 +17,36 @@ import (
 // notesVersion changes with every change of a note or of how layers are cut.
 const notesVersion = 1
 
+// noteEvery is how many bytes of the address space lie between two notes.
+const noteEvery = 4 << 20
+
 // note is what a pass leaves at an entrance, so that a later one can go on.
 // Nothing in it is believed: the digests of blob and tar still have to match.
 type note struct {
-	Version  int           `json:"version"`
-	Blob     digest.Digest `json:"blob"`
-	Format   FormatID      `json:"format"`
-	At       entrance      `json:"entrance"`
-	Window   []byte        `json:"window"` // whole, to go on with
-	Before   []byte        `json:"before"` // packed, of the entrance before
-	BlobHash hashState     `json:"blob_hash"`
+	Version   int           `json:"version"`
+	Blob      digest.Digest `json:"blob"`
+	Format    FormatID      `json:"format"`
+	Entrances []entrance    `json:"entrances"` // from the one of the note before to the one to go on at
+	Window    []byte        `json:"window"`    // of the latter, whole
+	BlobHash  hashState     `json:"blob_hash"`
 }
 
-// note returns what to keep at an entrance, nil if a pass cannot go on there.
-func (s *streaming) note(in *inflater, at entrance, before []byte, sum hashState) []byte {
-	if _, ok := s.options.Stage.(Resumable); !ok || at.Frame != 0 || sum.Hash == nil {
+// note returns what to keep at the last entrance; nil if a pass cannot go on
+// there, or it is too near the one before.
+func (s *streaming) note(in *inflater, sum hashState) []byte {
+	at := s.entrances[len(s.entrances)-1]
+	last := max(s.noted-1, 0)
+	if _, ok := s.options.Stage.(Resumable); !ok || at.Frame != 0 || sum.Hash == nil || at.Out-s.entrances[last].Out < noteEvery {
 		return nil
 	}
+	passed := slices.DeleteFunc(slices.Clone(s.entrances[last:]), func(e entrance) bool { return e.Frame != 0 })
 	line, err := json.Marshal(note{
-		Version: notesVersion, Blob: s.blob, Format: in.format, At: at,
-		Window: in.window(), Before: before, BlobHash: sum,
+		Version: notesVersion, Blob: s.blob, Format: in.format, Entrances: passed, Window: in.window(), BlobHash: sum,
 	})
 	if err != nil {
 		return nil // a pass that cannot be resumed is no worse than before
 	}
+	s.noted = len(s.entrances)
 	return append(line, '\n')
 }
 
@@ -97,9 +104,8 @@ func (s *streaming) resumption() resumption {
 		if json.Unmarshal(line, &n) != nil || !s.follows(n, from.at, staged) {
 			break
 		}
-		from.entrances[len(from.entrances)-1].Window = n.Before
-		from.entrances = append(from.entrances, n.At)
-		from.at, from.window, from.format, sum = n.At, n.Window, n.Format, n.BlobHash
+		from.entrances = append(from.entrances[:len(from.entrances)-1], n.Entrances...)
+		from.at, from.window, from.format, sum = n.Entrances[len(n.Entrances)-1], n.Window, n.Format, n.BlobHash
 		used += len(line) + 1
 		rest = more
 	}
@@ -113,11 +119,18 @@ func (s *streaming) resumption() resumption {
 	return from
 }
 
-// follows reports whether a note is one of this layer, and further than last.
+// follows reports whether a note is one of this layer, and goes on from last.
 func (s *streaming) follows(n note, last entrance, staged int64) bool {
-	return n.Version == notesVersion && n.Blob == s.blob && n.Format >= FormatTar && n.Format <= FormatZstd &&
-		n.At.Out > last.Out && n.At.In >= last.In && n.At.Out <= staged && n.At.In < s.src.Size() && n.At.Bit < 8 &&
-		n.BlobHash.At >= n.At.In && n.BlobHash.At <= s.src.Size() && len(n.Window) <= inflate.WindowSize
+	if n.Version != notesVersion || n.Blob != s.blob || n.Format < FormatTar || n.Format > FormatZstd || len(n.Window) > inflate.WindowSize {
+		return false
+	}
+	for i, e := range n.Entrances {
+		if i == 0 && (e.In != last.In || e.Out != last.Out) || i > 0 && (e.Out <= last.Out || e.In < last.In) || e.Bit > 7 || e.Frame != 0 || len(e.Window) > maxPackedWindow {
+			return false
+		}
+		last = e
+	}
+	return len(n.Entrances) > 1 && last.Out <= staged && last.In < s.src.Size() && n.BlobHash.At >= last.In && n.BlobHash.At <= s.src.Size()
 }
 
 // restore returns a hash with a state that was noted, nil if it is none.

@@ -96,6 +96,7 @@ type streaming struct {
 	bad       error         // what is wrong with the compressed bytes, if they are the right ones
 	gotBlob   digest.Digest // once decode has ended
 	entrances []entrance    // likewise
+	noted     int           // of them, in notes
 	gotDiff   digest.Digest // once hash has ended
 	size      int64         // of the tar, bytes
 	chunks    []Chunk
@@ -113,7 +114,7 @@ type part struct {
 func (s *streaming) run(ctx context.Context, from resumption) (*Index, error) {
 	s.free = make(chan []byte, streamBuffers)
 	s.decoded, s.hashed = make(chan part, 1), make(chan part, 1)
-	s.entrances, s.format = from.entrances, from.format
+	s.entrances, s.noted, s.format = from.entrances, len(from.entrances), from.format
 	s.tar = newTarParser(s.options.Watch)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -216,10 +217,10 @@ func (s *streaming) pump(ctx context.Context, blob *intake, from resumption) err
 		n, at, err := in.fill(buf)
 		p := part{data: buf[:n]}
 		if at != nil {
-			before := s.leave(in)
+			s.leave(in)
 			in.enter()
 			s.entrances = append(s.entrances, *at)
-			p.cut, p.note = true, s.note(in, *at, before, blob.state)
+			p.cut, p.note = true, s.note(in, blob.state)
 		}
 		if n > 0 || at != nil { // the bytes before the entrance may have filled the last buffer
 			if err := send(ctx, s.decoded, p); err != nil {
@@ -239,20 +240,23 @@ func (s *streaming) pump(ctx context.Context, blob *intake, from resumption) err
 
 // leave keeps the window of the span that ends, now that it is known which of
 // its bytes are needed.
-func (s *streaming) leave(in *inflater) []byte {
-	last := &s.entrances[len(s.entrances)-1]
-	if last.Out > 0 && !last.Member {
+func (s *streaming) leave(in *inflater) {
+	if last := &s.entrances[len(s.entrances)-1]; last.Out > 0 && !last.Member {
 		last.Window = in.left()
 	}
-	return last.Window
 }
 
 // parse reads the tar. What is wrong with it is for finish to tell, once it is
 // known whether the bytes are the right ones.
 func (s *streaming) parse(ctx context.Context) error {
 	next := func() ([]byte, error) {
-		p, err := receive(ctx, s.hashed)
-		return p.data, err
+		for {
+			p, err := receive(ctx, s.hashed)
+			if err != nil || len(p.data) > 0 {
+				return p.data, err
+			}
+			s.free <- p.data
+		}
 	}
 	r := &blockReader{next: next, release: func(b []byte) { s.free <- b }}
 	s.tar.run(r)
