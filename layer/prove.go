@@ -218,9 +218,9 @@ func (p *proof) files() error {
 		real, ok := known[p.to[f.Inode]]
 		switch {
 		case !ok:
-			return p.differsAt(p.claimed.path(f.Inode), "digest", sha256Digest(f.SHA256), "none")
+			return p.differsAt(p.claimed.path(f.Inode, ""), "digest", sha256Digest(f.SHA256), "none")
 		case real != f.SHA256:
-			return p.differsAt(p.claimed.path(f.Inode), "digest", sha256Digest(f.SHA256), sha256Digest(real))
+			return p.differsAt(p.claimed.path(f.Inode, ""), "digest", sha256Digest(f.SHA256), sha256Digest(real))
 		}
 	}
 	return nil
@@ -232,22 +232,26 @@ func (x *Index) entries(row uint32) []Entry {
 	return x.Entries[r.First:][:r.Count]
 }
 
-// path returns the first path of the inode in a row. It searches for it.
-func (x *Index) path(row uint32) string {
+// path returns a path of the inode in a row, "" if it has none but the one not
+// asked for. It searches for it.
+func (x *Index) path(row uint32, but string) string {
 	for dir := range x.Inodes {
 		for _, e := range x.entries(uint32(dir)) {
-			if e.Kind == EntryInode && e.Inode == row {
-				return join(x.path(uint32(dir)), x.Name(e))
+			if e.Kind != EntryInode || e.Inode != row {
+				continue
+			}
+			if found := join(x.path(uint32(dir), ""), x.Name(e)); found != but {
+				return found
 			}
 		}
 	}
-	return "" // the root
+	return ""
 }
 
 // names says what the inode in a row is at path.
 func (x *Index) names(row uint32, path string) string {
-	if first := x.path(row); first != path {
-		return "another name of " + quote(first)
+	if other := x.path(row, path); other != "" {
+		return "another name of " + quote(other)
 	}
 	return "a file of its own"
 }

@@ -147,7 +147,7 @@ func (p *proof) compare(r *fileRun, s *Span, data []byte) error {
 		}
 		if got := data[from-s.Addr:][:len(real)]; !bytes.Equal(got, real) {
 			n := firstDifference(got, real)
-			return p.differsAt(p.claimed.path(r.file), fmt.Sprintf("byte %d", off+n), got[n], real[n])
+			return p.differsAt(p.claimed.path(r.file, ""), fmt.Sprintf("byte %d", off+n), got[n], real[n])
 		}
 		from += int64(len(real))
 	}
