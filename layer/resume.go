@@ -17,8 +17,13 @@ import (
 // notesVersion changes with every change of a note or of how layers are cut.
 const notesVersion = 1
 
-// noteEvery is how many bytes of the address space lie between two notes.
-const noteEvery = 4 << 20
+// Between two notes lie at least noteEvery bytes of the address space, and one
+// in noteShare of as many as the blob has, so that notes of a large layer stay
+// small.
+const (
+	noteEvery = 1 << 20
+	noteShare = 64
+)
 
 // note is what a pass leaves at an entrance, so that a later one can go on.
 // Nothing in it is believed: the digests of blob and tar still have to match.
@@ -36,7 +41,7 @@ type note struct {
 func (s *streaming) note(in *inflater, sum hashState) []byte {
 	at := s.entrances[len(s.entrances)-1]
 	last := max(s.noted-1, 0)
-	if _, ok := s.options.Stage.(Resumable); !ok || at.Frame != 0 || sum.Hash == nil || at.Out-s.entrances[last].Out < noteEvery {
+	if _, ok := s.options.Stage.(Resumable); !ok || at.Frame != 0 || sum.Hash == nil || at.Out-s.entrances[last].Out < max(noteEvery, s.src.Size()/noteShare) {
 		return nil
 	}
 	passed := slices.DeleteFunc(slices.Clone(s.entrances[last:]), func(e entrance) bool { return e.Frame != 0 })
