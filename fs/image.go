@@ -86,6 +86,8 @@ type Options struct {
 	Require  layer.Trust
 	Progress *Progress // may be nil
 	Log      *logrus.Entry
+
+	early *Early // is told how the opening gets on, if not nil
 }
 
 // Image is an opened image: its documents, its merged table and its layers.
@@ -126,7 +128,7 @@ func Open(ctx context.Context, ref string, o Options) (*Image, error) {
 		return nil, err
 	}
 	if err := op.load(ctx, m); err != nil {
-		return nil, errors.Join(err, m.Close())
+		return nil, errors.Join(err, op.abandon(m))
 	}
 	m.Local = !op.docs.asked.Load() && !op.streamed.Load()
 	o.Progress.enter("ready")
@@ -207,6 +209,9 @@ func (op *opening) load(ctx context.Context, m *Image) error {
 	op.progress = op.Progress.start(descs)
 	m.layers, m.keys = make([]*layer.Layer, len(descs)), make([]digest.Digest, len(descs))
 	indexes := make([]*layer.Index, len(descs))
+	if op.early != nil {
+		op.early.start(len(descs))
+	}
 
 	g, gctx := errgroup.WithContext(ctx)
 	op.search = newSearch(gctx, op, m)
@@ -228,6 +233,9 @@ func (op *opening) load(ctx context.Context, m *Image) error {
 				}
 			}
 			indexes[i], err = op.index(gctx, m, i, diffID)
+			if err == nil && op.early != nil {
+				err = op.attachEarly(m, i, indexes[i])
+			}
 			return err
 		})
 	}
@@ -238,6 +246,9 @@ func (op *opening) load(ctx context.Context, m *Image) error {
 		// The pass that made the index may have been for another manifest.
 		if got, want := x.DiffID(), m.Config.RootFS.DiffIDs[i]; got != "" && got != want {
 			return fmt.Errorf("layer %s: %w: diffID %s, the config says %s", descs[i].Digest, layer.ErrVerify, got, want)
+		}
+		if m.layers[i] != nil {
+			continue
 		}
 		if err := op.attach(m, i, x); err != nil {
 			return err
@@ -254,7 +265,9 @@ func (op *opening) attach(m *Image, i int, x *layer.Index) error {
 		return fmt.Errorf("layer %s: %w", d.Digest, err)
 	}
 	if c, ok := store.(interface{ Close() error }); ok {
+		op.mu.Lock()
 		m.closers = append(m.closers, c.Close)
+		op.mu.Unlock()
 	}
 	src := op.Registry.Layer(m.Manifest.Reference.Named(), d)
 	m.layers[i] = layer.New(x, src, store, layer.Options{Log: op.Log})

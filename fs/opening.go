@@ -193,8 +193,12 @@ func (op *opening) stream(ctx context.Context, m *Image, i int, p plain) (x *lay
 		return nil, err
 	}
 	op.progress[i].set("streaming")
+	var watch layer.Watcher
+	if op.early != nil {
+		stage, watch = op.early.begin(m, i, stage)
+	}
 	x, err = layer.Stream(ctx, p.src, d, diffID, layer.StreamOptions{
-		Reason: p.reason, Stage: stage, Progress: &op.progress[i].done, Log: op.Log,
+		Reason: p.reason, Stage: stage, Progress: &op.progress[i].done, Watch: watch, Log: op.Log,
 	})
 	if err != nil {
 		return nil, err

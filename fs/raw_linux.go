@@ -29,6 +29,8 @@ type table struct {
 	data tree.Data
 	// failed is told of every read that ends in EIO.
 	failed func(row uint32, err error)
+	// early numbers what was shown before there was a tree; nil if nothing was.
+	early *numbering
 }
 
 func newTable(t *tree.Tree, data tree.Data, failed func(uint32, error)) *table {
@@ -39,7 +41,20 @@ func (t *table) String() string { return fsType }
 
 // row returns the row of a node id, which came from us by way of the kernel.
 func (t *table) row(id uint64) (uint32, bool) {
+	if id >= firstEarly && t.early != nil {
+		return t.early.row(id)
+	}
 	return uint32(id - 1), id-1 < uint64(len(t.tree.Inodes))
+}
+
+// id returns the node id of a row.
+func (t *table) id(row uint32) uint64 {
+	if t.early != nil {
+		if id, ok := t.early.ids[row]; ok {
+			return id
+		}
+	}
+	return uint64(row) + 1
 }
 
 func (t *table) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
@@ -60,16 +75,15 @@ func (t *table) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fu
 }
 
 func (t *table) entry(row uint32, out *fuse.EntryOut) {
-	out.NodeId = uint64(row) + 1
+	out.NodeId = t.id(row)
 	out.EntryValid, out.AttrValid = forever, forever
-	t.attr(row, &out.Attr)
+	setAttr(&out.Attr, out.NodeId, &t.tree.Inodes[row])
 }
 
-func (t *table) attr(row uint32, a *fuse.Attr) {
-	n := &t.tree.Inodes[row]
+func setAttr(a *fuse.Attr, id uint64, n *tree.Inode) {
 	sec, nsec := uint64(n.MtimeSec), n.MtimeNsec
 	*a = fuse.Attr{
-		Ino: uint64(row) + 1, Size: uint64(n.Size), Blocks: (uint64(n.Size) + 511) / 512, Blksize: blockSize,
+		Ino: id, Size: uint64(n.Size), Blocks: (uint64(n.Size) + 511) / 512, Blksize: blockSize,
 		Mode: n.Mode, Nlink: n.Nlink, Owner: fuse.Owner{Uid: n.UID, Gid: n.GID}, Rdev: rdev(n.RdevMajor, n.RdevMinor),
 		Atime: sec, Mtime: sec, Ctime: sec, Atimensec: nsec, Mtimensec: nsec, Ctimensec: nsec,
 	}
@@ -87,7 +101,7 @@ func (t *table) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut
 		return fuse.Status(syscall.ESTALE)
 	}
 	out.AttrValid = forever
-	t.attr(row, &out.Attr)
+	setAttr(&out.Attr, t.id(row), &t.tree.Inodes[row])
 	return fuse.OK
 }
 
@@ -207,13 +221,13 @@ func (t *table) rest(dir uint32, off uint64) []tree.Entry {
 
 func (t *table) dots(dir uint32, off uint64) fuse.DirEntry {
 	if off == 0 {
-		return fuse.DirEntry{Name: ".", Mode: unix.S_IFDIR, Ino: uint64(dir) + 1}
+		return fuse.DirEntry{Name: ".", Mode: unix.S_IFDIR, Ino: t.id(dir)}
 	}
-	return fuse.DirEntry{Name: "..", Mode: unix.S_IFDIR, Ino: uint64(t.tree.Inodes[dir].Parent) + 1}
+	return fuse.DirEntry{Name: "..", Mode: unix.S_IFDIR, Ino: t.id(t.tree.Inodes[dir].Parent)}
 }
 
 func (t *table) dirEntry(e tree.Entry) fuse.DirEntry {
-	return fuse.DirEntry{Name: t.tree.Name(e), Mode: e.Type, Ino: uint64(e.Inode) + 1}
+	return fuse.DirEntry{Name: t.tree.Name(e), Mode: e.Type, Ino: t.id(e.Inode)}
 }
 
 func (t *table) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {

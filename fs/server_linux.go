@@ -21,43 +21,69 @@ import (
 type Server struct {
 	dir    string
 	device string // "major:minor", as mountinfo has it
-	image  *Image
 	log    *logrus.Entry
 	conn   *conn
 	done   chan struct{} // closed when nobody serves any more
 	err    error         // of the serving; valid when done is closed
 	failed atomic.Pointer[ReadFailure]
+
+	unserved func() // called when nothing is served any more, before the descriptor is closed; may be nil
 }
 
 // Mount shows m on dir and serves it until it is unmounted. It returns when
 // the mount answers.
 func Mount(ctx context.Context, m *Image, dir string, o MountOptions) (*Server, error) {
-	if err := errors.Join(CheckFUSE(), CheckMountpoint(dir)); err != nil {
+	s := newServer(dir, o)
+	failed := func(row uint32, err error) { s.readFailed(m.Tree.Path(row), err) }
+	if err := s.mount(ctx, newTable(m.Tree, m, failed), o); err != nil {
 		return nil, err
 	}
-	if err := ctx.Err(); err != nil {
+	if err := s.serve(); err != nil {
 		return nil, err
-	}
-	fd, err := mountFUSE(ctx, dir, o)
-	if err != nil {
-		return nil, err
-	}
-	s := &Server{dir: dir, image: m, log: o.Log, done: make(chan struct{})}
-	s.conn = newConn(fd, fuse.NewProtocolServer(newTable(m.Tree, m, s.readFailed), s.protocol()))
-	s.conn.start()
-	go func() { //nolint:contextcheck // ends when the mount does, and takes no context
-		defer close(s.done)
-		s.err = errors.Join(s.conn.wait(), unix.Close(fd))
-		if s.err != nil { // perhaps it is there still
-			s.err = errors.Join(s.err, detachDead(dir))
-		}
-	}()
-	top, _, err := topmost(dir)
-	s.device = top.Device
-	if err := errors.Join(err, settle(dir)); err != nil {
-		return nil, errors.Join(err, s.Detach()) //nolint:contextcheck // it takes none
 	}
 	return s, nil
+}
+
+func newServer(dir string, o MountOptions) *Server {
+	return &Server{dir: dir, log: o.Log, done: make(chan struct{})}
+}
+
+// mount shows files on the server's directory; serve must follow.
+func (s *Server) mount(ctx context.Context, files fuse.RawFileSystem, o MountOptions) error {
+	if err := errors.Join(CheckFUSE(), CheckMountpoint(s.dir)); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	fd, err := mountFUSE(ctx, s.dir, o)
+	if err != nil {
+		return err
+	}
+	s.conn = newConn(fd, fuse.NewProtocolServer(files, s.protocol()))
+	return nil
+}
+
+// serve begins to serve, and returns when the mount answers.
+func (s *Server) serve() error {
+	s.conn.start()
+	go func() { // ends when the mount does
+		defer close(s.done)
+		s.err = s.conn.wait()
+		if s.unserved != nil {
+			s.unserved()
+		}
+		s.err = errors.Join(s.err, unix.Close(s.conn.fd))
+		if s.err != nil { // perhaps it is there still
+			s.err = errors.Join(s.err, detachDead(s.dir))
+		}
+	}()
+	top, _, err := topmost(s.dir)
+	s.device = top.Device
+	if err := errors.Join(err, settle(s.dir)); err != nil {
+		return errors.Join(err, s.Detach())
+	}
+	return nil
 }
 
 // Device is the mount's device number, "major:minor": no other file system
@@ -108,8 +134,8 @@ func settle(dir string) error {
 	return errors.Join(err, unix.Close(fd), raiseReadAhead(st.Dev))
 }
 
-func (s *Server) readFailed(row uint32, err error) {
-	f := &ReadFailure{Time: time.Now(), Path: s.image.Tree.Path(row), Error: err.Error()}
+func (s *Server) readFailed(path string, err error) {
+	f := &ReadFailure{Time: time.Now(), Path: path, Error: err.Error()}
 	s.failed.Store(f)
 	s.log.WithError(err).WithField("path", f.Path).Error("read answered with EIO")
 }

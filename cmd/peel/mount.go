@@ -22,6 +22,7 @@ type mountOptions struct {
 	imageFlags
 	foreground bool
 	allowOther bool
+	early      bool
 	json       bool
 	leashed    bool // this is the server that another peel mount started
 }
@@ -34,7 +35,13 @@ and logs below the cache folder. Ctrl-C before that undoes everything.
 
 What a tag was resolved to is used again, without asking the registry, as by
 docker run; --pull always asks. With --foreground this process serves, logs to
-standard error, and unmounts when it gets SIGINT or SIGTERM.`
+standard error, and unmounts when it gets SIGINT or SIGTERM.
+
+Layers that must be streamed keep the mount waiting. With --early it answers at
+once and shows each file as soon as no upper layer can change it, before the
+digests of its layer have matched; what is not known yet waits. Should they not
+match in the end, everything answers EIO. This is less strict: see
+docs/semantics.md.`
 
 func (a *app) mountCommand() *cobra.Command {
 	o := &mountOptions{app: a}
@@ -51,6 +58,7 @@ func (a *app) mountCommand() *cobra.Command {
 	o.imageFlags.add(f)
 	f.BoolVarP(&o.foreground, "foreground", "f", false, "serve in this process, until it is unmounted or interrupted")
 	f.BoolVar(&o.allowOther, "allow-other", false, "let other users in (needs user_allow_other in /etc/fuse.conf unless root)")
+	f.BoolVar(&o.early, "early", false, "mount at once, and show files of streamed layers before these are proved")
 	f.BoolVar(&o.json, "json", false, "an object for programs when the mount answers")
 	f.BoolVar(&o.leashed, "leashed", false, "serve at the end of a socket")
 	f.Lookup("leashed").Hidden = true
@@ -93,6 +101,7 @@ func (o *mountOptions) prepare(ref, dir string) (j job, err error) {
 	if j.request, err = o.request(ref); err != nil {
 		return j, err
 	}
+	j.early = o.early
 	return j, j.check(o.app, dir)
 }
 

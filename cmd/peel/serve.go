@@ -48,7 +48,7 @@ func (o *mountOptions) serve(ctx context.Context, j job, who audience) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	srv, err := fs.Mount(ctx, s.image, j.dir, fs.MountOptions{Source: j.ref.String(), AllowOther: o.allowOther, Log: log})
+	srv, err := s.mount(ctx, j.dir, fs.MountOptions{Source: j.ref.String(), AllowOther: o.allowOther, Log: log})
 	if err != nil {
 		return err
 	}
@@ -65,6 +65,7 @@ func (o *mountOptions) serve(ctx context.Context, j job, who audience) (err erro
 	if err := who.ready(mounted{Record: record, Resolved: s.image.Resolved, Local: s.image.Local, Pinned: pinned}); err != nil {
 		return errors.Join(err, srv.Detach())
 	}
+	s.stays()
 	log.WithFields(logrus.Fields{"image": record.Reference, "digest": record.Digest, "on": j.dir}).Info("mounted")
 	return untilUnmounted(srv, sig, log)
 }
@@ -89,7 +90,7 @@ func untilUnmounted(srv *fs.Server, sig <-chan os.Signal, log *logrus.Entry) err
 func (s *session) status(srv *fs.Server) fs.Status {
 	wire := s.client.Stats()
 	st := fs.Status{Requests: wire.Requests, BytesFetched: wire.BytesFetched, LastFailure: srv.LastFailure()}
-	for _, l := range s.image.Layers() {
+	for _, l := range s.layers() {
 		st.BytesTotal += l.Index().Info.AddrSize
 		st.BytesPresent += l.Present()
 	}

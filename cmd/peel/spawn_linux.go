@@ -270,5 +270,8 @@ func (o *mountOptions) serverArgs(j job) ([]string, error) {
 	if o.allowOther {
 		args = append(args, "--allow-other")
 	}
+	if o.early {
+		args = append(args, "--early")
+	}
 	return append(args, "--", j.ref.String(), j.dir), nil
 }

@@ -104,6 +104,7 @@ type request struct {
 	pull     fs.Pull
 	index    reference.Named // repository of indexes; nil for none
 	require  layer.Trust
+	early    bool // to be shown before all of it is proved
 }
 
 func (f *imageFlags) request(ref string) (request, error) {
@@ -143,7 +144,8 @@ func indexRepo(name string) (reference.Named, error) {
 
 // session is an opened image with what it was opened by.
 type session struct {
-	image  *fs.Image
+	image  *fs.Image // its documents only, if early is not nil
+	early  *fs.Early // nil, unless the image is shown while it is opened
 	client *remote.Client
 	cache  *cache.Cache
 }
@@ -161,7 +163,7 @@ func (a *app) open(ctx context.Context, r request, log *logrus.Entry, progress *
 	if s.client, err = a.client(log); err != nil {
 		return nil, err
 	}
-	s.image, err = fs.Open(ctx, r.ref.String(), fs.Options{
+	err = s.openImage(ctx, r, fs.Options{
 		Registry: registries{s.client}, Cache: kept{s.cache},
 		Platform: r.platform, Pull: r.pull, IndexRepo: r.index, Require: r.require, Progress: progress, Log: log,
 	})
@@ -183,6 +185,9 @@ func (a *app) client(log *logrus.Entry) (*remote.Client, error) {
 
 func (s *session) Close() error {
 	err := s.image.Close()
+	if s.early != nil {
+		err = errors.Join(err, s.early.Close())
+	}
 	s.client.Close()
 	return err
 }
