@@ -16,10 +16,10 @@ const (
 	// ones make reads cheaper and indexes longer: see docs/formats.md for the
 	// measurement.
 	gzipSpan = 1 << 20
-	// longSpan is that of blobs above longBlob bytes, so that the windows of a
-	// large layer do not fill the memory of the pass that finds them.
-	longSpan = 4 << 20
-	longBlob = 2 << 30
+	// longSpan is what it grows to in large layers, to one in spanShare of the
+	// blob, so that their windows do not fill the memory of the pass.
+	longSpan  = 4 << 20
+	spanShare = 256
 	// freeSpan is the least length of spans that begin where no window has to
 	// be kept: at gzip members, and anywhere in a tar.
 	freeSpan = 512 << 10
@@ -51,7 +51,8 @@ type decoder interface {
 	enter()
 	// left returns the packed window of the span begun last, once it is read.
 	left() []byte
-	// window returns the window at the place at hand, for resuming there.
+	// window returns the window at the place at hand, for resuming there; it is
+	// good until the next call.
 	window() []byte
 	// hold returns those of the entrances that hold. The stream has ended.
 	hold([]entrance) []entrance
@@ -61,16 +62,13 @@ type decoder interface {
 // gzipDecoder enters at the ends of blocks and the beginnings of members.
 type gzipDecoder struct {
 	*inflate.Reader
-	least  int64
-	packer inflate.Packer
+	least   int64
+	packer  inflate.Packer
+	scratch []byte
 }
 
 func newGzipDecoder(size int64) *gzipDecoder {
-	d := &gzipDecoder{Reader: inflate.NewReader(nil), least: gzipSpan}
-	if size > longBlob {
-		d.least = longSpan
-	}
-	return d
+	return &gzipDecoder{Reader: inflate.NewReader(nil), least: min(max(gzipSpan, size/spanShare), longSpan)}
 }
 
 func (d *gzipDecoder) entrance(n int64) (entrance, bool) {
@@ -84,10 +82,19 @@ func (d *gzipDecoder) entrance(n int64) (entrance, bool) {
 	return entrance{In: at.Bit / 8, Out: at.Out, Bit: uint8(at.Bit % 8), Member: at.Member}, true
 }
 
-func (d *gzipDecoder) enter()         { d.Mark() }
-func (d *gzipDecoder) left() []byte   { return d.packer.Pack(nil, d.Marked(nil)) }
-func (d *gzipDecoder) window() []byte { return d.Window(nil) }
-func (d *gzipDecoder) close()         {}
+func (d *gzipDecoder) enter() { d.Mark() }
+
+func (d *gzipDecoder) left() []byte {
+	d.scratch = d.Marked(d.scratch[:0])
+	return d.packer.Pack(nil, d.scratch)
+}
+
+func (d *gzipDecoder) window() []byte {
+	d.scratch = d.Window(d.scratch[:0])
+	return d.scratch
+}
+
+func (d *gzipDecoder) close() {}
 
 func (d *gzipDecoder) hold(all []entrance) []entrance { return all }
 

@@ -16,6 +16,7 @@ type fileSum struct {
 	size    int64
 	at      int64    // bytes of the file hashed so far
 	extents []Extent // that are not hashed yet, addresses in the tar
+	hole    [4096]byte
 }
 
 // begin expects the data of an entry that became inode.
@@ -58,10 +59,10 @@ func (f *fileSum) write(p []byte, pos int64) {
 }
 
 func (f *fileSum) zeros(n int64) {
-	var zeros [4096]byte
-	for ; n > 0; n -= int64(len(zeros)) {
-		f.hash.Write(zeros[:min(n, int64(len(zeros)))])
-		f.at += min(n, int64(len(zeros)))
+	for ; n > 0; n -= int64(len(f.hole)) {
+		part := min(n, int64(len(f.hole)))
+		f.hash.Write(f.hole[:part])
+		f.at += part
 	}
 }
 
