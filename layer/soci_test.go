@@ -262,4 +262,3 @@ func proveVector(t *testing.T, root string, d digest.Digest) {
 		}
 	}
 }
-
