@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
@@ -24,11 +25,16 @@ const (
 	maxAttached = 4
 	// maxTagRequests is how many layers' tags are asked for at a time.
 	maxTagRequests = 8
+	// patience is how long to look for indexes: as long as for a manifest that
+	// does not come.
+	patience = 30 * time.Second
 )
 
 // ask asks where indexes may be, in this order, until one place has some.
 func (s *search) ask(ctx context.Context) finding {
 	var f finding
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for _, place := range []struct {
 		name string
 		look func(context.Context) (claims, error)
@@ -38,7 +44,7 @@ func (s *search) ask(ctx context.Context) finding {
 		{"the image's SOCI index", s.annotated},
 		{"what is attached to the image", s.attached},
 	} {
-		c, err := place.look(ctx)
+		c, err := place.look(limited)
 		if len(c) > 0 {
 			return finding{claims: c}
 		}
