@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -66,7 +67,8 @@ func goOn(g *Stage, l layout) (int, error) {
 		}
 	}
 	if size < l[span] {
-		return 0, fmt.Errorf("%d bytes staged, span %d noted", size, span)
+		// Killed in Commit, with the notes still there.
+		return 0, g.Rewind(0, nil)
 	}
 	if err := g.Rewind(l[span], whole); err != nil {
 		return 0, err
@@ -130,6 +132,10 @@ func TestKilledPassesGoOn(t *testing.T) {
 				t.Errorf("goes on at span %d, %d were noted", first, least)
 			}
 			least = first + n
+			if slices.Contains(names(t, c), "data") {
+				least = 0 // it was through, but for the index
+				break
+			}
 		}
 		finish(t, c, least)
 		if p, ok, err := l.read(openStore(t, c, l), 0, l.spans()); !ok || err != nil || !bytes.Equal(p, l.bytes(0, l.spans())) {
