@@ -25,7 +25,7 @@ func MountEarly(ctx context.Context, e *Early, dir string, o MountOptions) (*Ser
 	n := &notifier{fd: s.conn.fd}
 	s.unserved = n.close
 	e.attend(s.readFailed, n.invalidate)
-	if err := s.serve(); err != nil {
+	if err := s.serve(); err != nil { //nolint:contextcheck // what it may have to undo takes none
 		if failed := e.failure(); failed != nil {
 			err = failed // which is why the mount did not answer
 		}

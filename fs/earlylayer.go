@@ -67,13 +67,13 @@ func (l *earlyLayer) findImplicit(name string, dir uint32) {
 
 // add takes a header of the tar.
 func (l *earlyLayer) add(name string, h *layer.Header) {
-	if strings.Contains("/"+name, "/.wh.") {
-		return // concerns lower layers, which show nothing before this one is whole
-	}
 	for dir := parent(name); dir != ""; dir = parent(dir) {
 		if d := l.headers[dir]; d != nil && (d.Hardlink || d.Mode&typeMask != typeDir) {
 			l.odd = true
 		}
+	}
+	if strings.Contains("/"+name, "/.wh.") {
+		return // concerns lower layers, which show nothing before this one is whole
 	}
 	l.headers[name] = h
 }

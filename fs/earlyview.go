@@ -67,8 +67,10 @@ func (e *Early) look(path string, n int) sight {
 			switch {
 			case entry.Kind != layer.EntryInode || linked && made.state != present:
 				return sight{} // hard links wait
+			case !s.isDir() && made.state == present:
+				return made // no symlink, since the layer of made is settled
 			case !s.isDir():
-				return over(made, s)
+				return s
 			case l.index.Inodes[s.row].Flags&layer.Implicit == 0:
 				return s
 			case made.state != present:
@@ -85,28 +87,18 @@ func (e *Early) look(path string, n int) sight {
 	return sight{state: absent}
 }
 
-// streamed is look at a layer whose end has not come.
+// streamed is look at a layer whose end has not come, below the directory made
+// of a layer that is settled, if there is one.
 func (e *Early) streamed(path string, i int, made sight) sight {
 	h := e.layers[i].header(path)
 	if h == nil {
 		return sight{}
 	}
 	s := sight{state: present, layer: i, header: h}
-	if s.isDir() {
-		return s
+	if !s.isDir() && made.state == present {
+		return made
 	}
-	return over(made, s)
-}
-
-// over returns what a file shows as below a directory that no entry describes.
-func over(made, file sight) sight {
-	switch {
-	case made.state != present:
-		return file
-	case file.mode()&typeMask == typeSymlink:
-		return sight{} // the directory's entries go where it leads
-	}
-	return made
+	return s
 }
 
 // settled reports whether the directories of layer i that no entry describes

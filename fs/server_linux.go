@@ -38,7 +38,7 @@ func Mount(ctx context.Context, m *Image, dir string, o MountOptions) (*Server, 
 	if err := s.mount(ctx, newTable(m.Tree, m, failed), o); err != nil {
 		return nil, err
 	}
-	if err := s.serve(); err != nil {
+	if err := s.serve(); err != nil { //nolint:contextcheck // what it may have to undo takes none
 		return nil, err
 	}
 	return s, nil
