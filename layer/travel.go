@@ -3,6 +3,8 @@ package layer
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"unicode"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
@@ -48,7 +50,20 @@ func Unpack(data []byte, d ocispec.Descriptor, c Claim) (*Index, error) {
 	}
 	in := x.input()
 	in.DiffID, in.Claim, in.Origin, in.Reason, in.Trust = "", c.Digest, c.Origin, "", Claimed
+	if in.Resident = printable(in.Resident); x.seekable() {
+		in.Resident = ""
+	}
 	return x.describedBy(in), nil
+}
+
+// printable leaves of somebody's words what does nothing to a terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return -1
+	}, clip(s))
 }
 
 func unpack(data []byte, d ocispec.Descriptor) (*Index, error) {
@@ -63,7 +78,35 @@ func unpack(data []byte, d ocispec.Descriptor) (*Index, error) {
 	if x.Blob() != d.Digest || x.Info.BlobSize != d.Size {
 		return nil, fmt.Errorf("of layer %.100q of %d bytes, not %d: %w", x.Blob(), x.Info.BlobSize, d.Size, errOther)
 	}
-	return x, nil
+	return x, x.validateForeign()
+}
+
+// validateForeign checks what a Builder sees to and Decode takes for granted.
+func (x *Index) validateForeign() error {
+	depth := make([]uint16, len(x.Inodes)) // of directories, which come after those they are in
+	for row := range x.Inodes {
+		for _, e := range x.entries(uint32(row)) {
+			if e.Kind != EntryInode || !x.Inodes[e.Inode].isDir() {
+				continue
+			}
+			if depth[e.Inode] = depth[row] + 1; depth[e.Inode] > maxDepth {
+				return limit("directories deep", maxDepth+1, maxDepth)
+			}
+		}
+	}
+	if x.Info.Digests != OfBlob {
+		return nil
+	}
+	if x.Info.Format != FormatGzip || !x.seekable() {
+		return fmt.Errorf("digests of the blob in a layer of format %v without checkpoints", x.Info.Format)
+	}
+	for i := range x.Spans {
+		c := &x.Chunks[x.Spans[i].Chunks.First]
+		if x.Spans[i].Chunks.Count != 1 || c.Inner != 0 && (i != 0 || c.Inner != sizeGzipHeader) {
+			return fmt.Errorf("span %d: a digest of less than its bytes", i)
+		}
+	}
+	return nil
 }
 
 // unpackFile decompresses an index. The frame's header says how long it gets.

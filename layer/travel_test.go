@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/peelfs/peel/internal/flat"
 )
 
 func TestUnpack(t *testing.T) {
@@ -69,6 +71,13 @@ func TestUnpackRefuses(t *testing.T) {
 	later[8]++
 	overlapping := copyIndex(t, x)
 	overlapping.Spans[1].Off -= 2
+	partly, err := FromZTOC(encoded(t, zTOC(t, p, 0)), d, someClaim())
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := copyIndex(t, partly)
+	whole.Checkpoints = nil
+	partly.Chunks[0].Inner++
 	for _, c := range []struct {
 		name string
 		data []byte
@@ -87,6 +96,9 @@ func TestUnpackRefuses(t *testing.T) {
 		{"of enormous length", []byte("\x28\xb5\x2f\xfd\xe0\xff\xff\xff\xff\xff\xff\xff\x7f\x01\x00\x00"), d, "exceed the limit"},
 		{"of more than it says", append(squeezed(t, file), squeezed(t, file)...), d, "size"},
 		{"spans that overlap", squeezed(t, overlapping.Encode()), d, "span 1"},
+		{"directories too deep", squeezed(t, deep(d, maxDepth+1).Encode()), d, "directories deep"},
+		{"a digest of few bytes", squeezed(t, partly.Encode()), d, "less than its bytes"},
+		{"digests of a blob that is read whole", squeezed(t, whole.Encode()), d, "without checkpoints"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -95,6 +107,52 @@ func TestUnpackRefuses(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// deep is an index of n directories, each in the one before.
+func deep(d ocispec.Descriptor, n int) *Index {
+	pool := "d" + d.Digest.String()
+	x := &Index{Pool: flat.Pool(pool), Info: Info{
+		Blob: flat.Str{Off: 1, Len: uint32(len(pool) - 1)}, BlobSize: d.Size, Format: FormatTar, Trust: Proved,
+	}}
+	for i := range uint32(n) {
+		x.Inodes = append(x.Inodes, Inode{Mode: typeDir, Children: flat.Range{First: i, Count: 1}})
+		x.Entries = append(x.Entries, Entry{Name: flat.Str{Len: 1}, Inode: i + 1, Kind: EntryInode})
+	}
+	x.Inodes = append(x.Inodes, Inode{Mode: typeDir, Children: flat.Range{First: uint32(n)}})
+	return x
+}
+
+// TestUnpackForeignWords: what somebody says does nothing to a terminal.
+func TestUnpackForeignWords(t *testing.T) {
+	t.Parallel()
+	p := gzipped(t, tarball(t))
+	d := descriptor(p, mediaGzip, nil)
+	x, _ := streamed(t, p)
+	in := x.input()
+	in.Resident = "red \x1b[31m" + strings.Repeat("x", 1000)
+	fetchable := x.describedBy(in)
+	resident := copyIndex(t, fetchable)
+	reside(resident)
+	for _, c := range []struct {
+		name string
+		x    *Index
+		want string
+	}{
+		{"fetchable", fetchable, ""},
+		{"resident", resident, "red [31mxxx"},
+	} {
+		x, err := Unpack(c.x.Pack(), d, someClaim())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := x.Resident(); !strings.HasPrefix(got, c.want) || (got == "") != (c.want == "") || len(got) > 300 {
+			t.Errorf("%s: resident: %q", c.name, got)
+		}
+	}
+	if _, err := Unpack(deep(d, maxDepth).Pack(), d, someClaim()); err != nil {
+		t.Error(err)
 	}
 }
 
