@@ -13,6 +13,12 @@
 // process opens /dev/fuse itself and runs its own read-answer loop (conn), so
 // that a mount's descriptor can outlive the process that serves it.
 //
+// [OpenEarly] and [MountEarly] show an image whose layers are still streamed.
+// A path has a node, numbered apart from rows, once the layers above allow to
+// say what it is; see Early. When the image is open its table answers, and the
+// nodes are names of rows. Package tree's merge stays the only judge: what it
+// does not confirm answers EIO.
+//
 // Concurrency: Image and Server may be used by many goroutines. Close an Image
 // only after every Server on it has ended and no fs.File of it is in use,
 // since its tables are mapped files.

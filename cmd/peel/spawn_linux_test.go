@@ -118,7 +118,7 @@ func TestReadyNeedsAnAudience(t *testing.T) {
 
 func TestServerArgs(t *testing.T) {
 	t.Parallel()
-	o := &mountOptions{app: &app{plainHTTP: true, hostsDir: t.TempDir(), logLevel: "debug"}, allowOther: true}
+	o := &mountOptions{app: &app{plainHTTP: true, hostsDir: t.TempDir(), logLevel: "debug"}, allowOther: true, early: true}
 	o.platform, o.index = "linux/arm64", "example.com/indexes"
 	if err := errors.Join(o.pull.Set("always"), o.require.Set("proved")); err != nil {
 		t.Fatal(err)
@@ -134,7 +134,7 @@ func TestServerArgs(t *testing.T) {
 	want := []string{
 		"mount", "--leashed", "--cache=/c", "--pull=always", "--require=proved", "--platform=linux/arm64",
 		"--index=example.com/indexes", "--log-level=debug",
-		"--hosts-dir=" + o.hostsDir, "--plain-http", "--allow-other", "--", "docker.io/library/alpine:latest", "/-m",
+		"--hosts-dir=" + o.hostsDir, "--plain-http", "--allow-other", "--early", "--", "docker.io/library/alpine:latest", "/-m",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)

@@ -30,7 +30,6 @@ type image struct {
 	ref     string
 	first   []byte // of the lowest layer, comes early
 	release func()
-	stalled func() bool
 	bottom  testkit.Layer
 }
 
@@ -57,7 +56,7 @@ func newImage(t *testing.T, f testkit.Form, spoil func(reg *testkit.Registry, bo
 	hold := make(chan struct{})
 	m.release = sync.OnceFunc(func() { close(hold) })
 	t.Cleanup(m.release) // before the proxy ends
-	m.stalled = proxy.Stalls(m.bottom.Desc.Digest.String(), bottomSize/2, hold)
+	proxy.Stalls(m.bottom.Desc.Digest.String(), bottomSize/2, hold)
 	m.ref = proxy.Ref("ear/ly", "v1")
 	return m
 }
@@ -232,6 +231,44 @@ func TestWrongBytes(t *testing.T) {
 	// What the kernel had cached of it, it has forgotten.
 	if !p.Until(patience, func() bool { _, err := f.ReadAt(make([]byte, 10), 0); return errors.Is(err, syscall.EIO) }) {
 		t.Error("the open file can still be read")
+	}
+}
+
+// TestNameTwice: the last of several entries of one name is the image's; whoever
+// has another one open is told.
+func TestNameTwice(t *testing.T) {
+	t.Parallel()
+	const size = 4 << 20
+	reg := testkit.NewRegistry(t)
+	l := testkit.Encode(t, testkit.Gzip, testkit.File("twice", []byte("first")), testkit.File("once", []byte("once")),
+		testkit.File("big", testkit.Noise(1, size)), testkit.File("twice", []byte("second")))
+	reg.Publish(t, "ear/ly", "twice", l)
+	proxy := testkit.NewProxy(t, reg.Host())
+	hold := make(chan struct{})
+	release := sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(release)
+	proxy.Stalls("/blobs/"+l.Desc.Digest.String(), size/2, hold)
+	p := testkit.NewPeel(t)
+	t.Cleanup(release)
+	root := p.Mount(proxy.Ref("ear/ly", "twice"), "--early")
+	is(t, root, "twice", []byte("first"))
+	is(t, root, "once", []byte("once"))
+	f, err := os.Open(filepath.Join(root, "twice"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	release()
+	if _, err := os.ReadDir(root); err != nil {
+		t.Fatal(err)
+	}
+	is(t, root, "twice", []byte("second"))
+	is(t, root, "once", []byte("once"))
+	if !p.Until(patience, func() bool { _, err := f.ReadAt(make([]byte, 5), 0); return errors.Is(err, syscall.EIO) }) {
+		t.Error("what the image has not got can still be read")
+	}
+	if logs := p.Logs(); !strings.Contains(logs, "/twice") || strings.Contains(logs, "/once") {
+		t.Errorf("the log does not tell:\n%s", logs)
 	}
 }
 
