@@ -86,8 +86,16 @@ func (s *search) unused(ctx context.Context, of digest.Digest, c claim, err erro
 		s.op.Log.WithError(err).WithField("layer", of).WithField("index", c.Index.Digest).
 			Warn("the index cannot be used; the layer is read whole")
 	}
-	return fmt.Sprintf("index %s (%s) not used: %v", c.Index.Digest, c.Origin, err)
+	return fmt.Sprintf("%s%s (%s): %v", unusable, c.Index.Digest, c.Origin, err)
 }
+
+// unusable begins the reason of a layer that is read whole although somebody
+// hands out an index of it.
+const unusable = "unusable index "
+
+// Unusable reports whether a layer.Index's Reason is that an index which
+// somebody hands out cannot be used.
+func Unusable(reason string) bool { return strings.HasPrefix(reason, unusable) }
 
 // without is why a layer has no index.
 func (f *finding) without() string {

@@ -72,6 +72,7 @@ func (c *Client) pushManifest(ctx context.Context, ref reference.Named, mediaTyp
 		return err
 	})
 	if err == nil && subject != "" && !listed {
+		c.o.Log.WithField("registry", reference.Domain(ref)).Infof("it lists no referrers itself; the tag %s does", referrersTag(subject))
 		err = c.tagReferrer(ctx, ref, subject, entry)
 	}
 	return desc, err

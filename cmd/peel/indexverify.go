@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/peelfs/peel/cache"
+	"github.com/peelfs/peel/fs"
 	"github.com/peelfs/peel/layer"
 )
 
@@ -48,6 +49,7 @@ func (o *indexVerifyOptions) run(ctx context.Context, arg string) (err error) {
 	if err != nil {
 		return err
 	}
+	r.require = 0 // it is what is to be proved
 	dir, err := o.cacheDir()
 	if err != nil {
 		return err
@@ -79,25 +81,29 @@ func (o *indexVerifyOptions) check(ctx context.Context, s *session, tmp string) 
 	if err != nil {
 		return nil, err
 	}
-	v.skip = func(x *layer.Index) string {
-		if x.Info.Trust == layer.Proved {
-			return "no index: " + x.Reason()
+	v.settled = func(x *layer.Index) (result, note string) {
+		switch {
+		case fs.Unusable(x.Reason()):
+			return resultDiffers, x.Reason()
+		case x.Info.Trust == layer.Proved:
+			return resultSkipped, "no index: " + x.Reason()
+		case hasTOC(x):
+			return resultSkipped, "it has a table of contents, which peel verify proves"
 		}
-		if hasTOC(x) {
-			return "it has a table of contents, which peel verify proves"
-		}
-		return ""
+		return "", ""
 	}
 	layers, err := v.run(ctx)
 	if err != nil {
 		return nil, err
 	}
+	why := ""
 	for _, l := range layers {
 		if l.Result != resultSkipped {
 			return layers, nil
 		}
+		why = l.Note
 	}
-	return nil, withRemedy(fmt.Errorf("no layer has an index: %w", errdefs.ErrNotFound), "make them: peel index push")
+	return nil, withRemedy(fmt.Errorf("%w: no layer is read by an index; %s", errdefs.ErrNotFound, why), "make them: peel index push")
 }
 
 // hasTOC reports whether the index was made from a table of contents of the

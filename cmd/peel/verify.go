@@ -58,7 +58,7 @@ type verifiedLayer struct {
 	Format     string `json:"format"`
 	Index      string `json:"index_digest,omitempty"` // of the table of contents or index
 	Origin     string `json:"origin,omitempty"`       // what that is
-	Result     string `json:"result"`                 // "proved", "differs", "skipped"
+	Result     string `json:"result"`                 // "proved", "differs", or "skipped"
 	Difference string `json:"difference,omitempty"`   // the first one
 	Note       string `json:"note,omitempty"`         // why there was nothing to do
 }
@@ -74,18 +74,22 @@ func (o *verifyOptions) run(ctx context.Context, arg string) error {
 	if err != nil {
 		return err
 	}
+	r.require = 0 // it is what is to be proved
 	return o.browse(ctx, r, func(s *session) error {
 		v, err := newVerifier(o.app, s, filepath.Join(s.cache.Dir(), "tmp"))
 		if err != nil {
 			return err
 		}
-		v.skip = func(x *layer.Index) string {
-			if x.Info.Trust == layer.Proved {
-				return "proved before"
+		v.settled = func(x *layer.Index) (result, note string) {
+			switch {
+			case x.Info.Trust != layer.Proved:
+				return "", ""
+			case x.Claim() == "":
+				return resultProved, "read whole when it was indexed"
 			}
-			return ""
+			return resultProved, x.Origin() + ", before"
 		}
-		v.proved = func(x *layer.Index) error { return s.cache.Write("index", claimKey(x), x.Encode()) }
+		v.proved = func(i int, x *layer.Index) error { return s.cache.Write("index", s.image.Key(i), x.Encode()) }
 		layers, err := v.run(ctx)
 		if err != nil {
 			return err
@@ -149,8 +153,10 @@ type verifier struct {
 	dir      string // for temporary files
 	log      *logrus.Entry
 	progress *convertProgress
-	skip     func(*layer.Index) (why string) // "" to prove the layer
-	proved   func(*layer.Index) error        // keeps the index of a layer that has been proved
+	// settled returns a result without reading the layer, or "".
+	settled func(*layer.Index) (result, note string)
+	// proved keeps the index of layer i, which has been proved.
+	proved func(i int, x *layer.Index) error
 }
 
 func newVerifier(a *app, s *session, dir string) (*verifier, error) {
@@ -160,7 +166,7 @@ func newVerifier(a *app, s *session, dir string) (*verifier, error) {
 	}
 	return &verifier{
 		session: s, app: a, dir: dir, log: log, progress: newConvertProgress(),
-		proved: func(*layer.Index) error { return nil },
+		proved: func(int, *layer.Index) error { return nil },
 	}, nil
 }
 
@@ -172,8 +178,8 @@ func (v *verifier) run(ctx context.Context) ([]verifiedLayer, error) {
 	first := map[digest.Digest]int{} // an image may have a layer twice
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(verifyLayers)
-	for i, l := range v.image.Layers() {
-		key := claimKey(l.Index())
+	for i := range layers {
+		key := v.image.Key(i)
 		if _, twice := first[key]; twice {
 			continue
 		}
@@ -186,8 +192,8 @@ func (v *verifier) run(ctx context.Context) ([]verifiedLayer, error) {
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	for i, l := range v.image.Layers() {
-		layers[i] = layers[first[claimKey(l.Index())]]
+	for i := range layers {
+		layers[i] = layers[first[v.image.Key(i)]]
 	}
 	return layers, nil
 }

@@ -8,20 +8,18 @@ import (
 	iofs "io/fs"
 	"os"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/peelfs/peel/layer"
 )
 
-// layer proves layer i, unless it is to be skipped.
+// layer proves layer i, unless that is settled.
 func (v *verifier) layer(ctx context.Context, i int) (verifiedLayer, error) {
 	x := v.image.Layers()[i].Index()
 	l := verifiedLayer{
 		Digest: x.Blob().String(), Format: x.Info.Format.String(),
 		Index: x.Claim().String(), Origin: x.Origin(), Result: resultProved,
 	}
-	if why := v.skip(x); why != "" {
-		l.Result, l.Note = resultSkipped, why
+	if result, note := v.settled(x); result != "" {
+		l.Result, l.Note = result, note
 		return l, nil
 	}
 	err := v.compare(ctx, i, x)
@@ -32,7 +30,7 @@ func (v *verifier) layer(ctx context.Context, i int) (verifiedLayer, error) {
 	case err != nil:
 		return l, err
 	}
-	return l, v.proved(x.AsProved(v.image.Config.RootFS.DiffIDs[i]))
+	return l, v.proved(i, x.AsProved(v.image.Config.RootFS.DiffIDs[i]))
 }
 
 // compare reads layer i whole and compares it with what x claims of it.
@@ -114,8 +112,3 @@ func (tarStage) Commit(int64, int) error { return nil }
 
 // Close leaves the file open, which belongs to the spool.
 func (tarStage) Close() error { return nil }
-
-// claimKey is where the cache has an index that somebody claims.
-func claimKey(x *layer.Index) digest.Digest {
-	return digest.FromString(x.Blob().String() + "\n" + x.Claim().String())
-}
