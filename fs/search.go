@@ -86,16 +86,16 @@ func (s *search) unused(ctx context.Context, of digest.Digest, c claim, err erro
 		s.op.Log.WithError(err).WithField("layer", of).WithField("index", c.Index.Digest).
 			Warn("the index cannot be used; the layer is read whole")
 	}
-	return fmt.Sprintf("%s%s (%s): %v", unusable, c.Index.Digest, c.Origin, err)
+	return fmt.Sprintf("index %s (%s%s%v", c.Index.Digest, c.Origin, notUsed, err)
 }
 
-// unusable begins the reason of a layer that is read whole although somebody
+// notUsed is in the reason of a layer that is read whole although somebody
 // hands out an index of it.
-const unusable = "unusable index "
+const notUsed = ") not used: "
 
 // Unusable reports whether a layer.Index's Reason is that an index which
 // somebody hands out cannot be used.
-func Unusable(reason string) bool { return strings.HasPrefix(reason, unusable) }
+func Unusable(reason string) bool { return strings.Contains(reason, notUsed) }
 
 // without is why a layer has no index.
 func (f *finding) without() string {
