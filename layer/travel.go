@@ -28,7 +28,8 @@ type Claim struct {
 
 // Pack returns the index in the form that travels, the same wherever the layer
 // was indexed: what it was made from and why is left out, as is the trust in
-// it, which does not travel.
+// it, which does not travel, and the digests of files, which would be most of it
+// and which a reader of single spans has no use for.
 func (x *Index) Pack() []byte {
 	in := x.input()
 	in.DiffID, in.Claim, in.Origin, in.Reason, in.Trust = "", "", "", "", Claimed
@@ -37,7 +38,9 @@ func (x *Index) Pack() []byte {
 	if err != nil {
 		panic(err)
 	}
-	return w.EncodeAll(x.describedBy(in).Encode(), nil)
+	y := x.describedBy(in)
+	y.Files = nil
+	return w.EncodeAll(y.Encode(), nil)
 }
 
 // Unpack returns the index in data, which Pack made, as a claim on the layer

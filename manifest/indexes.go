@@ -66,14 +66,15 @@ func (l *listed) UnmarshalJSON(b []byte) error {
 }
 
 // Encode writes an OCI image manifest of type IndexArtifactType. The same
-// indexes give the same bytes. Its config is ocispec.DescriptorEmptyJSON, the
-// content of which a registry must be given too.
+// indexes give the same bytes. The content of its config is that of
+// ocispec.DescriptorEmptyJSON, which a registry must be given too; its type is
+// IndexArtifactType once more, since some registries list a referrer by that.
 func (x Indexes) Encode() ([]byte, error) {
 	if len(x.Layers) == 0 || len(x.Layers) > maxLayers {
 		return nil, fmt.Errorf("%w: indexes of %d layers, want 1 to %d", ErrMalformed, len(x.Layers), maxLayers)
 	}
 	config := ocispec.DescriptorEmptyJSON
-	config.Data = nil
+	config.MediaType, config.Data = IndexArtifactType, nil
 	m := ocispec.Manifest{
 		Versioned:    specs.Versioned{SchemaVersion: 2},
 		MediaType:    ocispec.MediaTypeImageManifest,
