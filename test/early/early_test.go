@@ -272,6 +272,46 @@ func TestNameTwice(t *testing.T) {
 	}
 }
 
+// TestReadersMeanwhile reads everything from several places at once while all
+// of it is on its way.
+func TestReadersMeanwhile(t *testing.T) {
+	t.Parallel()
+	const layers, files, size = 4, 150, 20_000
+	reg := testkit.NewRegistry(t)
+	var all []testkit.Entry
+	var encoded []testkit.Layer
+	for l := range layers {
+		entries := []testkit.Entry{testkit.Dir("usr"), testkit.Dir("usr/lib").Xattr("user.a", "b")}
+		for i := range files {
+			// Each layer replaces one of ten files of the layer below.
+			n := l*files + i - i%10/9*files
+			e := testkit.File(fmt.Sprintf("usr/lib/%d", max(n, i)), testkit.Noise(uint64(l*files+i), size+i))
+			entries, all = append(entries, e), append(all, e)
+		}
+		encoded = append(encoded, testkit.Encode(t, testkit.Forms()[l%4], entries...))
+	}
+	want := make(map[string][]byte)
+	for _, e := range all {
+		want[e.Name] = e.Data
+	}
+	reg.Publish(t, "ear/ly", "many", encoded...)
+	proxy := testkit.NewProxy(t, reg.Host())
+	proxy.SetLink(testkit.Link{Delay: 5 * time.Millisecond, BytesPerSecond: layers * files * size})
+	p := testkit.NewPeel(t)
+	root := p.Mount(proxy.Ref("ear/ly", "many"), "--early")
+	var readers sync.WaitGroup
+	for r := range 8 {
+		readers.Go(func() {
+			for i := range all {
+				name := all[(i+r*len(all)/8)%len(all)].Name
+				is(t, root, name, want[name])
+			}
+		})
+	}
+	readers.Wait()
+	sameAsWithout(t, p, root, proxy.Ref("ear/ly", "many"))
+}
+
 // TestLeft: a mount that is left before its image has come leaves nothing.
 func TestLeft(t *testing.T) {
 	t.Parallel()
