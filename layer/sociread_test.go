@@ -43,7 +43,7 @@ func TestReadAtOfZTOC(t *testing.T) {
 // first.
 func TestWrongWindowIsNotBelieved(t *testing.T) {
 	t.Parallel()
-	good := bottleZTOC(t, 700_000)
+	good := bottleZTOC(t, 300_000)
 	if len(good.x.Spans) < 5 {
 		t.Fatalf("%d spans", len(good.x.Spans))
 	}
