@@ -3,8 +3,16 @@
 // [Open] turns a reference into an [Image]: it resolves the manifest, indexes
 // the layers side by side, merges them into one table (package fs/tree) and
 // keeps every one of these products in the cache, so that opening the same
-// image again is a handful of mmap(2) calls and needs no network. Only layers
-// that have no trustworthy table of contents are read whole, once.
+// image again is a handful of mmap(2) calls and needs no network.
+//
+// A layer without a table of contents is read by an index that somebody has
+// made of it: the one that the reference names, one of Options.IndexRepo, the
+// one of SOCI that the manifest names, or one attached to the image, in this
+// order. They are looked for once per image, only if a layer needs one, and
+// what is found is remembered for that image alone. Without one, or with one
+// that cannot be used, a layer is read whole, once, which proves its index; the
+// reason is kept in the index and logged. Such an index is preferred from then
+// on to whatever anybody claims.
 //
 // [Mount] shows an image through FUSE. The file system is go-fuse's raw
 // interface on the table: node id = row number + 1, no inode objects, no file

@@ -37,6 +37,11 @@ What a tag was resolved to is used again, without asking the registry, as by
 docker run; --pull always asks. With --foreground this process serves, logs to
 standard error, and unmounts when it gets SIGINT or SIGTERM.
 
+Layers without a table of contents are read by an index that somebody has made
+of them (peel index, SOCI): one attached to the image, or one in the repository
+that --index names. Without one they are read whole, once. What an index says is
+a claim; --require proved does without those that peel verify has not proved.
+
 Layers that must be streamed keep the mount waiting. With --early it answers at
 once and shows each file as soon as no upper layer can change it, before the
 digests of its layer have matched; what is not known yet waits. Should they not

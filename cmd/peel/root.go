@@ -34,6 +34,8 @@ const rootHelp = `peel shows container images without pulling them.
 
 Images are named as for docker. What was fetched is kept in the cache folder:
 --cache, else ` + cacheEnv + `, else /var/lib/peel for root and ~/.cache/peel for others.
+Indexes of images that others own are looked for in the repository --index, else
+` + indexEnv + `.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 image or path not found, 4 login
 needed or access denied, 5 verification failed, 6 registry unreachable, 130
