@@ -4,12 +4,24 @@
 //
 // An [Index] says what paths a layer has and which spans of its blob hold their
 // data. [ReadIndex] makes one from the table of contents of an eStargz or
-// zstd:chunked layer; any other layer is indexed by [Stream], in one pass that
-// also fills the layer's [Store]. An index is stored with Encode and used
-// again with [Decode], which maps it and checks it, and parses nothing. [New]
-// joins an index with a [Source] and a [Store] to a [Layer], whose ReadAt is
-// the only way to file data: what is not in the store is planned, fetched,
-// decoded, verified, stored and returned. Close ends what is under way.
+// zstd:chunked layer, [FromZTOC] from SOCI's, [Unpack] from what Pack made of an
+// index elsewhere. Any other layer is indexed by [Stream], in one pass that also
+// fills the layer's [Store]: download and hash, decode, hash and stage, parse,
+// side by side. A pass that is cut off leaves notes, and the next one goes on.
+// An index is stored with Encode and used again with [Decode], which maps it and
+// checks it, and parses nothing. [New] joins an index with a [Source] and a
+// [Store] to a [Layer], whose ReadAt is the only way to file data: what is not
+// in the store is planned, fetched, decoded, verified, stored and returned.
+// Close ends what is under way.
+//
+// # Checkpoints
+//
+// Spans of a plain gzip layer begin between DEFLATE blocks, with the window that
+// the block refers to (package inflate), or where a member begins; those of a
+// zstd layer where a frame begins, or a block that needs nothing of what came
+// before (package zstdseek); those of a tar anywhere. A layer that cannot be
+// entered for 32 MiB is resident: what is missing of it is read from its
+// beginning.
 //
 // # Addresses
 //
@@ -33,14 +45,17 @@
 // # Trust
 //
 // A table of contents is believed once the digest in the manifest matches it,
-// and is then a claim of whoever built the image; a streamed layer is proved by
-// the digests of blob and tar. No byte reaches a reader or a store before the
+// and is then a claim of whoever built the image, as is an index that somebody
+// hands out; a streamed layer is proved by the digests of blob and tar, and
+// [Prove] compares a claim with the whole layer. SOCI has digests of compressed
+// bytes only: its windows are believed when the span before ends with them, so
+// that a window that is wrong is found, though not a whole index of lies. No byte reaches a reader or a store before the
 // digest of its chunk has matched.
 //
 // # Concurrency
 //
 // An Index is immutable and its methods may be called concurrently, as may
-// those of a Layer. A Builder belongs to one goroutine. Stream runs three
+// those of a Layer. A Builder belongs to one goroutine. Stream runs four
 // goroutines and waits for all of them.
 //
 // # Errors

@@ -41,10 +41,7 @@ func (l *Layer) fetchLinked(ctx context.Context, missing []int, done deliver) {
 // it could not deliver, and why.
 func (l *Layer) fetchGroup(ctx context.Context, group []int, done deliver) ([]int, error) {
 	first := group[0]
-	tail, err := l.tailBefore(first)
-	if err != nil {
-		return group, err
-	}
+	tail := l.tailBefore(first)
 	if tail == nil {
 		first--
 	}
@@ -104,16 +101,16 @@ func (l *Layer) linkedSpan(ctx context.Context, r *spanReader, i int, tail []byt
 
 // tailBefore returns what the span before i ends with: empty if i needs
 // nothing of it, nil if it is not stored.
-func (l *Layer) tailBefore(i int) ([]byte, error) {
+func (l *Layer) tailBefore(i int) []byte {
 	if i == 0 || l.x.Checkpoints == nil || l.x.Checkpoints[i].Member != 0 {
-		return []byte{}, nil
+		return []byte{}
 	}
 	before := &l.x.Spans[i-1]
 	n := min(before.Len, inflate.WindowSize)
 	tail := make([]byte, n)
 	ok, err := l.store.Read(tail, before.Addr+before.Len-n, i-1, 1)
 	if err != nil || !ok {
-		return nil, nil //nolint:nilerr // what cannot be read has to be fetched
+		return nil // what cannot be read has to be fetched
 	}
-	return tail, nil
+	return tail
 }
