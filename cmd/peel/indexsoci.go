@@ -84,7 +84,7 @@ func (a *app) soci(ctx context.Context, j sociJob) error {
 	d, err := s.run(ctx)
 	done()
 	if err != nil {
-		return fmt.Errorf("%s: %w", j.from.ref, mayPush(err))
+		return fmt.Errorf("%s: %w", j.from.ref, err)
 	}
 	name := fmt.Sprintf("%s@%s", j.to, d.Digest)
 	if j.json {

@@ -11,6 +11,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/peelfs/peel/internal/testkit"
 )
@@ -207,4 +212,95 @@ func TestPushSOCI(t *testing.T) {
 			p.Must("verify", ref)
 		})
 	}
+}
+
+// TestPushSOCIPlatforms: all images of an index get SOCI indexes, what is
+// attested of them stays, and doing it again changes nothing.
+func TestPushSOCIPlatforms(t *testing.T) {
+	t.Parallel()
+	l, err := testkit.NewLayout(filepath.Join(t.TempDir(), "layout"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared := layerOf(t, 1, 2)
+	var all []ocispec.Descriptor
+	for i, arch := range []string{"amd64", "arm64"} {
+		d, err := l.DockerImage(shared, testkit.Encode(t, testkit.Gzip, testkit.File("arch", text(uint64(i), 2_000_000))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Platform = &ocispec.Platform{OS: "linux", Architecture: arch}
+		all = append(all, d)
+	}
+	attestation, err := l.Image(testkit.Encode(t, testkit.PlainTar, testkit.File("statement", []byte("{}"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	attestation.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}
+	attestation.Annotations = map[string]string{
+		"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": all[0].Digest.String(),
+	}
+	d, err := l.Index(ocispec.MediaTypeImageIndex, append(all, attestation)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Tag("v1", d); err != nil {
+		t.Fatal(err)
+	}
+	reg := testkit.NewRegistry(t)
+	reg.Push(t, l.Dir, "v1", "multi")
+	p := testkit.NewPeel(t)
+	flags := []string{"index", "push", "--format", "soci", "--min-layer-size", "0"}
+	once := p.Must(append(flags, "--to", reg.Ref("soci", "v1"), reg.Ref("multi", "v1"))...).Stdout
+	twice := p.Must(append(flags, "--to", reg.Ref("again", "v1"), reg.Ref("soci", "v1"))...).Stdout
+	_, a, _ := strings.Cut(once, "@")
+	_, b, _ := strings.Cut(twice, "@")
+	if a != b {
+		t.Errorf("made\n%s, of that\n%s", once, twice)
+	}
+	index := indexOf(t, reg.Ref("soci", "v1"))
+	if len(index.Manifests) != 5 {
+		t.Fatalf("%+v", index.Manifests)
+	}
+	for i, arch := range []string{"amd64", "arm64"} {
+		image, soci := index.Manifests[i], index.Manifests[3+i]
+		if image.Platform.Architecture != arch || soci.Platform.Architecture != arch || image.MediaType != types.OCIManifestSchema1 ||
+			image.Annotations["com.amazon.soci.index-digest"] != soci.Digest.String() ||
+			soci.Annotations["com.amazon.soci.image-manifest-digest"] != image.Digest.String() {
+			t.Errorf("%+v and %+v", image, soci)
+		}
+		for _, l := range inspect(t, p, reg.Ref("soci", "v1"), "--platform", "linux/"+arch) {
+			if l.Access != "lazy" || !strings.Contains(l.Origin, "SOCI") {
+				t.Errorf("%s: %+v", arch, l)
+			}
+		}
+	}
+	if got := index.Manifests[2].Annotations["vnd.docker.reference.digest"]; got != index.Manifests[0].Digest.String() {
+		t.Errorf("the attestation is of %s", got)
+	}
+	one := p.Must(append(flags, "--platform", "linux/arm64", "--to", reg.Ref("one", "v1"), reg.Ref("multi", "v1"))...).Stdout
+	if index := indexOf(t, reg.Ref("one", "v1")); len(index.Manifests) != 2 || index.Manifests[0].Platform.Architecture != "arm64" {
+		t.Errorf("%s: %+v", one, index)
+	}
+	r := p.Run("index", "push", "--format", "soci", "--to", reg.Ref("none", "v1"), reg.Ref("multi", "v1"))
+	if r.Code != testkit.Failed || !strings.Contains(r.Stderr, "--min-layer-size") {
+		t.Errorf("small layers: %+v", r)
+	}
+}
+
+func indexOf(t *testing.T, ref string) *v1.IndexManifest {
+	t.Helper()
+	tag, err := name.NewTag(ref, name.Insecure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, err := remote.Index(tag, remote.WithContext(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := index.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
