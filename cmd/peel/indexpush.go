@@ -123,7 +123,7 @@ func parseRepository(s string) (reference.Named, error) {
 	}
 	name := reference.TrimNamed(ref.Named())
 	if typed, err := reference.ParseNormalizedNamed(s); err != nil || !reference.IsNameOnly(typed) {
-		return nil, withRemedy(usagef("%q is no repository", s), "leave out tag and digest: %s", reference.FamiliarName(name))
+		return nil, withRemedy(usagef("%q is no repository: it has a tag or a digest", s), "leave them out: %s", reference.FamiliarName(name))
 	}
 	return name, nil
 }

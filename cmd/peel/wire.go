@@ -131,13 +131,9 @@ func indexRepo(name string) (reference.Named, error) {
 	if name == "" {
 		return nil, nil //nolint:nilnil // no repository of indexes is the rule
 	}
-	ref, err := manifest.ParseReference(name)
+	repo, err := parseRepository(name)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", from, err)
-	}
-	repo := reference.TrimNamed(ref.Named())
-	if typed, err := reference.ParseNormalizedNamed(name); err != nil || !reference.IsNameOnly(typed) {
-		return nil, withRemedy(usagef("%s %s: it has a tag or a digest", from, name), "name a repository: %s", repo)
 	}
 	return repo, nil
 }
