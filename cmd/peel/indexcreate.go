@@ -28,9 +28,9 @@ type indexCreateOptions struct {
 const indexCreateHelp = `Make an index for every layer that has no table of contents.
 
 Each such layer is read whole, once, and proved by the digests of its blob and
-of its tar. It then is in the cache with all its data: this machine mounts the
-image without asking for anything. What is told is how large the indexes are as
-they travel; peel index push shares them.
+of its tar. It then is in the cache with all its data, for mounts of this
+machine. What is told is how large the indexes are as they travel; peel index
+push shares them.
 
   --format peel   peel's own indexes. With --output they are written to an OCI
                   image layout, as the artifact that push attaches to images.
