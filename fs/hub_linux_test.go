@@ -108,7 +108,14 @@ func (h *hub) Blob(_ context.Context, ref reference.Named, d ocispec.Descriptor)
 	return h.ask(ref.Name(), d.Digest, "unknown")
 }
 
-func (h *hub) Referrers(_ context.Context, ref reference.Named, d digest.Digest) ([]ocispec.Descriptor, error) {
+// errSilent: a registry that never answers.
+var errSilent = errors.New("silence")
+
+func (h *hub) Referrers(ctx context.Context, ref reference.Named, d digest.Digest) ([]ocispec.Descriptor, error) {
+	if errors.Is(h.broken["referrers"], errSilent) {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.asked = append(h.asked, "referrers")

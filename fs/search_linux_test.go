@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
@@ -358,6 +360,31 @@ func TestIndexesThatCannotBeUsed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A registry that does not answer is not waited for longer than for a manifest.
+func TestSilentRegistry(t *testing.T) {
+	t.Parallel()
+	s := newPlainSample(t, nil)
+	s.broken["referrers"] = errSilent
+	ref, err := manifest.ParseReference(repo + ":v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := manifest.Resolve(t.Context(), s.hub, ref, manifest.DefaultPlatform())
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	op := &opening{Options: Options{Registry: s.hub, Log: logrus.NewEntry(log)}, docs: &cachedFetcher{from: s.hub}}
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		f := newSearch(t.Context(), op, &Image{Manifest: img}).ask(t.Context())
+		if waited := time.Since(begin); waited != patience || len(f.notes) != 1 {
+			t.Errorf("it took %v, %q", waited, f.notes)
+		}
+	})
 }
 
 // What is attached to an image in one repository is nothing to another.
