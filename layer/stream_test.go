@@ -19,7 +19,10 @@ func gzipped(t testing.TB, parts ...[]byte) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	for _, p := range parts {
-		w := gzip.NewWriter(&buf)
+		w, err := gzip.NewWriterLevel(&buf, gzip.BestSpeed)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if _, err := w.Write(p); err != nil {
 			t.Fatal(err)
 		}

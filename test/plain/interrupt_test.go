@@ -31,7 +31,10 @@ func TestInterrupted(t *testing.T) {
 				for _, l := range p.Evict() {
 					spans += l.Size / l.Spans
 				}
-				m.fetched(t, 1.1, spans)
+				// From the beginning again would be 1.5. Part of what the proxy
+				// has sent lies in the buffers of sockets: much, if the
+				// machine is busy.
+				m.fetched(t, 1.3, spans)
 			})
 		}
 	}
