@@ -94,9 +94,20 @@ func (op *opening) remember(m *Image, c claims) {
 	}
 }
 
-// fetchIndex gets the index that c is for layer d.
+// smallIndex is the size up to which indexes are fetched side by side, bytes.
+const smallIndex = 16 << 20
+
+// fetchIndex gets the index that c is for layer d. Only one at a time is
+// unpacked, and only one that is large fetched: a hostile one takes 512 MiB, and
+// an image has many layers. The caller unlocks op.unpacking.
 func (op *opening) fetchIndex(ctx context.Context, d ocispec.Descriptor, c *claim) (*layer.Index, error) {
+	if c.Index.Size > smallIndex {
+		op.unpacking.Lock()
+	}
 	raw, err := op.readBlob(ctx, c)
+	if c.Index.Size <= smallIndex {
+		op.unpacking.Lock()
+	}
 	if err != nil {
 		return nil, err
 	}

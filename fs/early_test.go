@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"cmp"
 	"fmt"
 	"math/rand/v2"
@@ -185,7 +186,9 @@ func TestStreamedAnew(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			known := &Image{Manifest: &manifest.Image{Layers: []ocispec.Descriptor{{Digest: digest.FromString("blob")}}}}
-			e := &Early{layers: make([]earlyLayer, 1), known: known, wanted: map[string]int{}, paths: map[string]*earlyNode{}, changed: make(chan struct{})}
+			opening, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			e := &Early{layers: make([]earlyLayer, 1), known: known, cancel: cancel, wanted: map[string]int{}, paths: map[string]*earlyNode{}, changed: make(chan struct{})}
 			e.layers[0].headers = make(map[string]*layer.Header)
 			w := &earlyWatcher{early: e}
 			w.Staged(100)
@@ -196,6 +199,9 @@ func TestStreamedAnew(t *testing.T) {
 				}
 			}
 			w.Staged(50)
+			if (opening.Err() != nil) != tt.failed {
+				t.Errorf("the opening: %v", opening.Err())
+			}
 			if _, _, err := e.at(rootID); (err != nil) != tt.failed {
 				t.Error(err)
 			}

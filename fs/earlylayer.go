@@ -120,6 +120,7 @@ func (w *earlyWatcher) Staged(n int64) {
 	if n < l.staged { // what an earlier pass had left was to blame
 		if l.shown && e.err == nil {
 			e.err = fmt.Errorf("layer %s: %w: %w", e.known.Manifest.Layers[w.layer].Digest, layer.ErrVerify, errAnew)
+			e.cancel() // end takes back what was shown
 		}
 		l.headers, l.odd = make(map[string]*layer.Header), false
 	}

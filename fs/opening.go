@@ -28,6 +28,8 @@ type opening struct {
 	progress []*layerProgress
 	streamed atomic.Bool // some layer was asked for by this opening
 
+	unpacking sync.Mutex // held while somebody's index is made one of ours
+
 	mu sync.Mutex // guards the Image's mappings and closers while layers are indexed in parallel
 }
 

@@ -73,7 +73,9 @@ func (s *search) index(ctx context.Context, i int) (x *layer.Index, why string, 
 		}
 	}
 	s.op.ask(i)
-	if x, err = s.op.fetchIndex(ctx, d, &c); err != nil {
+	x, err = s.op.fetchIndex(ctx, d, &c)
+	defer s.op.unpacking.Unlock()
+	if err != nil {
 		return nil, s.unused(ctx, d.Digest, c, err), nil
 	}
 	x, err = s.op.keepIndex(s.m, i, c.slot(d), x)

@@ -193,18 +193,19 @@ func TestStreamGoesOn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			diffID := want.DiffID()
 			a := new(attempt)
 			for _, after := range []int{len(p) / 3, len(p) * 9 / 10, len(p) - 1} {
 				src := &failing{blob: blob{bytes: p}, after: int64(after), err: errNet}
-				from := (&streaming{src: src, blob: d.Digest, options: StreamOptions{Stage: a, Log: silence()}}).resumption()
+				from := (&streaming{src: src, blob: d.Digest, diffID: diffID, options: StreamOptions{Stage: a, Log: silence()}}).resumption()
 				src.after -= from.off
-				if _, err := Stream(t.Context(), src, d, "", StreamOptions{Stage: a}); !errors.Is(err, errNet) {
+				if _, err := Stream(t.Context(), src, d, diffID, StreamOptions{Stage: a}); !errors.Is(err, errNet) {
 					t.Fatalf("after %d: %v", after, err)
 				}
 			}
 			a.notes = append(a.notes, `{"version":1,"torn`...)
 			last := &blob{bytes: p}
-			x, err := Stream(t.Context(), last, d, "", StreamOptions{Stage: a})
+			x, err := Stream(t.Context(), last, d, diffID, StreamOptions{Stage: a})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -228,7 +229,7 @@ func TestStreamDoesNotBelieveWhatWasLeft(t *testing.T) {
 	p := gzipped(t, raw)
 	d := descriptor(p, mediaGzip, nil)
 	left := new(attempt)
-	if _, err := Stream(t.Context(), &failing{blob: blob{bytes: p}, after: int64(len(p)) / 2, err: errNet}, d, "", StreamOptions{Stage: left}); !errors.Is(err, errNet) {
+	if _, err := Stream(t.Context(), &failing{blob: blob{bytes: p}, after: int64(len(p)) / 2, err: errNet}, d, digest.FromBytes(raw), StreamOptions{Stage: left}); !errors.Is(err, errNet) {
 		t.Fatal(err)
 	}
 	for name, damage := range map[string]func(*attempt){
@@ -237,6 +238,7 @@ func TestStreamDoesNotBelieveWhatWasLeft(t *testing.T) {
 		"a note":       func(a *attempt) { a.notes[len(a.notes)/2] ^= 1 },
 		"hash":         func(a *attempt) { a.notes = bytes.ReplaceAll(a.notes, []byte(`"at":`), []byte(`"at":1`)) },
 		"nothing":      func(*attempt) {},
+		"an entrance":  func(a *attempt) { a.notes = bytes.Replace(a.notes, []byte(`"bit":`), []byte(`"bit":1`), 1) },
 		"another layer": func(a *attempt) {
 			a.notes = bytes.ReplaceAll(a.notes, []byte(d.Digest), []byte(digest.FromString("x")))
 		},
@@ -246,11 +248,15 @@ func TestStreamDoesNotBelieveWhatWasLeft(t *testing.T) {
 			a := &attempt{notes: bytes.Clone(left.notes)}
 			a.Write(left.Bytes())
 			damage(a)
-			if _, err := Stream(t.Context(), &blob{bytes: p}, d, digest.FromBytes(raw), StreamOptions{Stage: a}); err != nil {
+			x, err := Stream(t.Context(), &blob{bytes: p}, d, digest.FromBytes(raw), StreamOptions{Stage: a})
+			if err != nil {
 				t.Fatal(err)
 			}
 			if !bytes.Equal(a.Bytes(), raw) || !a.done {
 				t.Error("another address space")
+			}
+			if !bytes.Equal(addresses(t, x, &blob{bytes: p}), raw) {
+				t.Error("spans that do not unpack")
 			}
 		})
 	}
@@ -258,7 +264,7 @@ func TestStreamDoesNotBelieveWhatWasLeft(t *testing.T) {
 	bad[len(bad)*3/4] ^= 1
 	a := &attempt{notes: bytes.Clone(left.notes)}
 	a.Write(left.Bytes())
-	if _, err := Stream(t.Context(), &blob{bytes: bad}, d, "", StreamOptions{Stage: a}); !errors.Is(err, ErrVerify) || a.done || len(a.notes) > 0 {
+	if _, err := Stream(t.Context(), &blob{bytes: bad}, d, digest.FromBytes(raw), StreamOptions{Stage: a}); !errors.Is(err, ErrVerify) || a.done || len(a.notes) > 0 {
 		t.Errorf("wrong blob: %v, %d bytes of notes", err, len(a.notes))
 	}
 }
@@ -276,5 +282,16 @@ func TestMembersAsLongAsBuffers(t *testing.T) {
 		if len(x.Spans) < 4 || len(x.Windows) > 0 || !bytes.Equal(addresses(t, x, &blob{bytes: p}), raw) {
 			t.Errorf("members of %d: %d spans, %d bytes of windows", n, len(x.Spans), len(x.Windows))
 		}
+	}
+}
+
+// A pass that is not to be gone on with ends, however much of the blob is left.
+func TestStreamEndsAtABomb(t *testing.T) {
+	t.Parallel()
+	bomb := bytes.Repeat(zstded(t, make([]byte, 8<<20)), 2000)
+	bomb = append(bomb, noise(4<<20, 1)...)
+	_, err := Stream(t.Context(), &blob{bytes: bomb}, descriptor(bomb, mediaZstd, nil), "", StreamOptions{Stage: new(nullStage)})
+	if !errors.Is(err, ErrMalformed) {
+		t.Error(err)
 	}
 }

@@ -49,7 +49,7 @@
 // hands out; a streamed layer is proved by the digests of blob and tar, and
 // [Prove] compares a claim with the whole layer. SOCI has digests of compressed
 // bytes only: its windows are believed when the span before ends with them, so
-// that a window that is wrong is found, though not a whole index of lies. No byte reaches a reader or a store before the
+// that one wrong window is found, though not two neighbours that lie together. No byte reaches a reader or a store before the
 // digest of its chunk has matched.
 //
 // # Concurrency

@@ -3,6 +3,7 @@ package layer
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sync/errgroup"
@@ -74,7 +75,8 @@ func (l *Layer) fetchGroup(ctx context.Context, group []int, done deliver) ([]in
 }
 
 // linkedSpan decodes the next span of r, and compares its window with tail,
-// what the span before it ends with; nil for a span that only leads in.
+// what the span before it ends with; nil for a span that only leads in. What it
+// ends with itself has to be the next one's window.
 func (l *Layer) linkedSpan(ctx context.Context, r *spanReader, i int, tail []byte) ([]byte, error) {
 	blob, err := r.next(&l.x.Spans[i])
 	if err != nil {
@@ -85,18 +87,26 @@ func (l *Layer) linkedSpan(ctx context.Context, r *spanReader, i int, tail []byt
 		l.log.WithError(err).Warn("fetching a span again")
 		data, err = l.refetch(ctx, i, err)
 	}
-	if err != nil || tail == nil || l.x.Checkpoints == nil || l.x.Checkpoints[i].Member != 0 {
-		return data, err
+	if err == nil {
+		err = errors.Join(l.x.fits(i, tail), l.x.fits(i+1, data))
 	}
-	window, err := inflate.Unpack(nil, l.x.window(i))
+	return data, err
+}
+
+// fits compares the window of span i with what the span before it ends with.
+func (x *Index) fits(i int, tail []byte) error {
+	if tail == nil || i >= len(x.Spans) || x.Checkpoints == nil || x.Checkpoints[i].Member != 0 {
+		return nil
+	}
+	window, err := inflate.Unpack(nil, x.window(i))
 	if err != nil {
-		return nil, fmt.Errorf("%w: span %d: window: %w", ErrVerify, i, err)
+		return fmt.Errorf("%w: span %d: window: %w", ErrVerify, i, err)
 	}
 	n := min(len(window), len(tail))
 	if !bytes.Equal(window[len(window)-n:], tail[len(tail)-n:]) {
-		return nil, fmt.Errorf("%w: span %d: the index's window is not what lies before address %d", ErrVerify, i, l.x.Spans[i].Addr)
+		return fmt.Errorf("%w: span %d: the index's window is not what lies before address %d", ErrVerify, i, x.Spans[i].Addr)
 	}
-	return data, nil
+	return nil
 }
 
 // tailBefore returns what the span before i ends with: empty if i needs

@@ -309,7 +309,7 @@ func TestProveNamesWrongSpans(t *testing.T) {
 			w := new(inflate.Packer).Pack(nil, bytes.Repeat([]byte("x"), inflate.WindowSize))
 			x.Checkpoints[i].Window = flat.Range{First: uint32(len(x.Windows)), Count: uint32(len(w))}
 			x.Windows = append(x.Windows, w...)
-		}, "of the tar: the index claims 120, the layer has "},
+		}, "the index's window is not what lies before"},
 		{"a digest of the blob", soci, func(x *Index) { x.Chunks[3].SHA256[5] ^= 1 }, "span 3: compressed bytes"},
 		{"a span that is too long", real, func(x *Index) { x.Spans[1].CLen = maxCLen + 1 }, "exceed the limit"},
 		{"a file's digest", real, func(x *Index) { x.Files[0].SHA256[0] ^= 1 }, "digest: the index claims sha256:"},

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+
+	"github.com/peelfs/peel/layer/inflate"
 )
 
 // proofBuffer is how much of a file is compared at once, bytes.
@@ -122,6 +124,16 @@ func (p *proof) span(ctx context.Context, in *blobReader, i int) ([]byte, error)
 	}
 	if !p.claimed.isTar() {
 		return data, nil
+	}
+	if p.claimed.Info.Digests == OfBlob {
+		// Readers compare it, so it has to be right where nothing refers to it, too.
+		tail := make([]byte, min(s.Addr, inflate.WindowSize))
+		if err := p.readTar(tail, s.Addr-int64(len(tail))); err != nil {
+			return nil, err
+		}
+		if err := p.claimed.fits(i, tail); err != nil {
+			return nil, err
+		}
 	}
 	for at := int64(0); at < s.Len; at += proofBuffer {
 		real := p.buffer(s.Len - at)

@@ -2,7 +2,9 @@ package layer
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"hash"
@@ -15,7 +17,7 @@ import (
 )
 
 // notesVersion changes with every change of a note or of how layers are cut.
-const notesVersion = 1
+const notesVersion = 2
 
 // Between two notes lie at least noteEvery bytes of the address space, and one
 // in noteShare of as many as the blob has, so that notes of a large layer stay
@@ -25,8 +27,10 @@ const (
 	noteShare = 64
 )
 
-// note is what a pass leaves at an entrance, so that a later one can go on.
-// Nothing in it is believed: the digests of blob and tar still have to match.
+// note is what a pass leaves at an entrance, so that a later one can go on. It
+// is written as a line, behind the digest of the line before and of itself: the
+// digests of blob and tar, which have to match in the end, would not tell of an
+// entrance that a crash has garbled.
 type note struct {
 	Version   int           `json:"version"`
 	Blob      digest.Digest `json:"blob"`
@@ -52,7 +56,13 @@ func (s *streaming) note(in *inflater, sum hashState) []byte {
 		return nil // a pass that cannot be resumed is no worse than before
 	}
 	s.noted = len(s.entrances)
-	return append(line, '\n')
+	s.noteSum = chain(s.noteSum, line)
+	return fmt.Appendf(nil, "%x %s\n", s.noteSum, line)
+}
+
+// chain returns the digest of a note that follows one with digest last.
+func chain(last [32]byte, line []byte) [32]byte {
+	return sha256.Sum256(append(last[:], line...))
 }
 
 // resumption is where a pass begins.
@@ -66,6 +76,7 @@ type resumption struct {
 	stage  io.ReaderAt // has the address space up to that entrance
 
 	entrances []entrance // up to and with that one
+	noteSum   [32]byte   // of the note that tells it
 }
 
 // beginning is where a pass begins that no other one went before.
@@ -89,8 +100,8 @@ func (s *streaming) forget() error {
 // resumption returns where the last note says, or else the beginning.
 func (s *streaming) resumption() resumption {
 	st, ok := s.options.Stage.(Resumable)
-	if !ok {
-		return s.beginning()
+	if !ok || s.diffID == "" {
+		return s.beginning() // nothing but the diffID proves what was staged before
 	}
 	notes, staged, err := st.Notes()
 	if err != nil {
@@ -98,26 +109,29 @@ func (s *streaming) resumption() resumption {
 		return s.beginning()
 	}
 	from := resumption{stage: st, entrances: []entrance{{}}}
-	var sum hashState
+	var blobHash hashState
 	used := 0
 	for rest := notes; ; {
 		line, more, ok := bytes.Cut(rest, []byte{'\n'})
 		if !ok {
 			break // the last one may be torn
 		}
+		text, told, _ := bytes.Cut(line, []byte{' '})
+		sum := chain(from.noteSum, told)
 		var n note
-		if json.Unmarshal(line, &n) != nil || !s.follows(n, from.at, staged) {
+		if string(text) != hex.EncodeToString(sum[:]) || json.Unmarshal(told, &n) != nil || !s.follows(n, from.at, staged) {
 			break
 		}
+		from.noteSum = sum
 		from.entrances = append(from.entrances[:len(from.entrances)-1], n.Entrances...)
-		from.at, from.window, from.format, sum = n.Entrances[len(n.Entrances)-1], n.Window, n.Format, n.BlobHash
+		from.at, from.window, from.format, blobHash = n.Entrances[len(n.Entrances)-1], n.Window, n.Format, n.BlobHash
 		used += len(line) + 1
 		rest = more
 	}
-	if from.sum = restore(s.blob.Algorithm(), sum); from.at.Out == 0 || from.sum == nil {
+	if from.sum = restore(s.blob.Algorithm(), blobHash); from.at.Out == 0 || from.sum == nil {
 		return s.beginning()
 	}
-	from.off, from.hashed = from.at.In, sum.At
+	from.off, from.hashed = from.at.In, blobHash.At
 	if err := st.Rewind(from.at.Out, notes[:used]); err != nil {
 		return s.beginning()
 	}

@@ -97,6 +97,7 @@ type streaming struct {
 	gotBlob   digest.Digest // once decode has ended
 	entrances []entrance    // likewise
 	noted     int           // of them, in notes
+	noteSum   [32]byte      // of the last note
 	gotDiff   digest.Digest // once hash has ended
 	size      int64         // of the tar, bytes
 	chunks    []Chunk
@@ -115,6 +116,7 @@ func (s *streaming) run(ctx context.Context, from resumption) (*Index, error) {
 	s.free = make(chan []byte, streamBuffers)
 	s.decoded, s.hashed = make(chan part, 1), make(chan part, 1)
 	s.entrances, s.noted, s.format = from.entrances, len(from.entrances), from.format
+	s.noteSum = from.noteSum
 	s.tar = newTarParser(s.options.Watch)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -145,7 +147,10 @@ func (s *streaming) decode(ctx context.Context, g *errgroup.Group, from resumpti
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	if blob.err == nil && !errors.Is(s.bad, errTooLong) {
+	if errors.Is(s.bad, errTooLong) {
+		return malformed("%w", s.bad) // whatever the digest of the rest
+	}
+	if blob.err == nil {
 		if err := blob.drain(); err != nil {
 			return err
 		}

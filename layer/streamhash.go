@@ -92,7 +92,7 @@ func (c *chunker) end() {
 // finish believes what was read if the digests match, and only then.
 func (s *streaming) finish() (*Index, error) {
 	switch {
-	case s.gotBlob != s.blob && !errors.Is(s.bad, errTooLong):
+	case s.gotBlob != s.blob:
 		return nil, mismatch("compressed layer", s.blob, s.gotBlob)
 	case s.bad != nil:
 		return nil, malformed("%w", s.bad)

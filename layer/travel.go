@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/peelfs/peel/internal/flat"
+	"github.com/peelfs/peel/layer/inflate"
 )
 
 // maxIndexFile bounds an index that somebody hands out, unpacked, in bytes.
@@ -107,6 +108,9 @@ func (x *Index) validateForeign() error {
 		c := &x.Chunks[x.Spans[i].Chunks.First]
 		if x.Spans[i].Chunks.Count != 1 || c.Inner != 0 && (i != 0 || c.Inner != sizeGzipHeader) {
 			return fmt.Errorf("span %d: a digest of less than its bytes", i)
+		}
+		if n := x.Spans[i].Len; i < len(x.Spans)-1 && n < inflate.WindowSize {
+			return fmt.Errorf("span %d: %d bytes, less than a window", i, n)
 		}
 	}
 	return nil

@@ -51,6 +51,11 @@ func (x *Index) validateInfo() error {
 // number where it is first met. So each directory has one place and there are
 // no cycles.
 func (x *Index) validateTree() error {
+	for i := range x.Xattrs {
+		if a := &x.Xattrs[i]; !x.Pool.Holds(a.Name) || !x.Pool.Holds(a.Value) {
+			return fmt.Errorf("xattr %d: a string lies outside the pool", i)
+		}
+	}
 	entry, inode := uint32(0), uint32(1)
 	for row := range x.Inodes {
 		in := &x.Inodes[row]
@@ -154,7 +159,7 @@ func (x *Index) validateInode(in *Inode) error {
 func (x *Index) validateXattrs(r flat.Range) error {
 	for i, last := r.First, ""; i < r.First+r.Count; i++ {
 		a := x.Xattrs[i]
-		if !x.Pool.Holds(a.Name) || !x.Pool.Holds(a.Value) || a.Name.Len > maxXattrName || a.Value.Len > maxXattrValue {
+		if a.Name.Len > maxXattrName || a.Value.Len > maxXattrValue {
 			return fmt.Errorf("xattr %d", i)
 		}
 		name := x.Pool.String(a.Name)

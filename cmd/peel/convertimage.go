@@ -61,6 +61,10 @@ func newConversion(client *remote.Client, j convertJob, log *logrus.Entry) *conv
 func (c *conversion) run(ctx context.Context) (ocispec.Descriptor, error) {
 	if c.job.platform != nil {
 		img, err := manifest.Resolve(ctx, c.client, c.job.from, *c.job.platform)
+		if err == nil {
+			// An image without an index says only in its config what it is for.
+			_, err = manifest.LoadConfig(ctx, c.client, img)
+		}
 		if err != nil {
 			return ocispec.Descriptor{}, err
 		}

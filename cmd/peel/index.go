@@ -114,7 +114,7 @@ func (a *app) indexImage(ctx context.Context, r request) (*indexing, []indexedLa
 	done()
 	if err != nil {
 		x.client.Close()
-		return nil, nil, fmt.Errorf("%s: %w", r.ref, err)
+		return nil, nil, err
 	}
 	return x, layers, nil
 }
