@@ -1,8 +1,8 @@
 package fs
 
 import (
-	"context"
 	"cmp"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"path"

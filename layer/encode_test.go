@@ -78,6 +78,7 @@ func TestValidate(t *testing.T) {
 		do   func(*Index)
 		want string
 	}{
+		{"xattr of nobody", func(x *Index) { x.Xattrs = append(x.Xattrs, Xattr{Name: flat.Str{Off: 1 << 30}}) }, "outside the pool"},
 		{"string of info", func(x *Index) { x.Info.Claim.Off = 1 << 30 }, "outside the pool"},
 		{"format", func(x *Index) { x.Info.Format = 99 }, "format 99"},
 		{"trust", func(x *Index) { x.Info.Trust = 0 }, "trust 0"},
