@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -18,6 +19,13 @@ import (
 
 // fetchLinked is fetch for such layers.
 func (l *Layer) fetchLinked(ctx context.Context, missing []int, done deliver) {
+	missing = slices.DeleteFunc(missing, func(i int) bool {
+		err, lies := l.lies.Load(i)
+		if lies {
+			done(i, nil, err.(error)) //nolint:forcetypeassert // nothing else is stored
+		}
+		return lies
+	})
 	var g errgroup.Group
 	g.SetLimit(maxRequests)
 	for len(missing) > 0 {
@@ -87,10 +95,14 @@ func (l *Layer) linkedSpan(ctx context.Context, r *spanReader, i int, tail []byt
 		l.log.WithError(err).Warn("fetching a span again")
 		data, err = l.refetch(ctx, i, err)
 	}
-	if err == nil {
-		err = errors.Join(l.x.fits(i, tail), l.x.fits(i+1, data))
+	if err != nil {
+		return nil, err
 	}
-	return data, err
+	if err := errors.Join(l.x.fits(i, tail), l.x.fits(i+1, data)); err != nil {
+		l.lies.Store(i, spanError(i, err)) // fetching it again would not help
+		return nil, err
+	}
+	return data, nil
 }
 
 // fits compares the window of span i with what the span before it ends with.

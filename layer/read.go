@@ -45,6 +45,7 @@ type Layer struct {
 	decoders *semaphore.Weighted
 	sick     sync.Once // reports a store that takes or gives no bytes
 	outage   atomic.Pointer[outage]
+	lies     sync.Map // span to error: what the index says of it is wrong
 }
 
 // outage is a source that used up its patience not long ago.
