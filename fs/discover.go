@@ -45,12 +45,13 @@ func (s *search) ask(ctx context.Context) finding {
 		{"what is attached to the image", s.attached},
 	} {
 		c, err := place.look(limited)
-		if len(c) > 0 {
-			return finding{claims: c}
-		}
 		if err != nil && ctx.Err() == nil {
 			s.op.Log.WithError(err).WithField("image", s.m.Manifest.Desc.Digest).Warn("no index from " + place.name)
 			f.notes = append(f.notes, fmt.Sprintf("%s: %v", place.name, err))
+		}
+		if len(c) > 0 {
+			f.claims = c
+			return f
 		}
 	}
 	return f

@@ -101,8 +101,10 @@ func Unusable(reason string) bool { return strings.Contains(reason, notUsed) }
 
 // without is why a layer has no index.
 func (f *finding) without() string {
+	notes := f.notes
 	for _, c := range f.claims {
-		return "no index of this layer in the " + c.Origin
+		notes = append([]string{"no index of this layer in the " + c.Origin}, notes...)
+		break
 	}
-	return strings.Join(f.notes, "; ")
+	return strings.Join(notes, "; ")
 }

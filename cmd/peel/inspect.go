@@ -55,7 +55,7 @@ type layerInspection struct {
 	DiffID       string `json:"diff_id"`
 	MediaType    string `json:"media_type"`
 	Format       string `json:"format"`
-	Access       string `json:"access"`                 // "lazy"; "streamed": read whole, once; "resident": and again if anything of it is evicted
+	Access       string `json:"access"`                 // "lazy"; "streamed": read whole, once; "resident": its names are known, the first read fetches all
 	Reason       string `json:"reason,omitempty"`       // why it was streamed
 	Resident     string `json:"resident,omitempty"`     // why its spans cannot be fetched by range
 	Trust        string `json:"trust"`                  // what vouches for the index: "claimed" or "proved"
@@ -100,10 +100,10 @@ func inspectLayer(l *layer.Layer, d ocispec.Descriptor) layerInspection {
 	} else {
 		li.Index = x.Claim().String()
 	}
-	if li.Reason != "" {
+	switch {
+	case li.Reason != "":
 		li.Access = "streamed"
-	}
-	if x.Resident() != "" {
+	case x.Resident() != "":
 		li.Access = "resident"
 	}
 	return li
