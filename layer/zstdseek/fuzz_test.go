@@ -26,7 +26,7 @@ func FuzzReader(f *testing.F) {
 		defer d.Close()
 		want, err := io.ReadAll(io.LimitReader(d, maxFuzzed))
 		if len(want) == maxFuzzed {
-			t.Skip("it is very long")
+			return // it is very long
 		}
 		buf = 1 + int(uint(buf)%(2*maxBlock))
 		if err == nil {

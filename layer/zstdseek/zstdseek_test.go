@@ -60,11 +60,11 @@ func pack(tb testing.TB, data []byte, o ...zstd.EOption) []byte {
 	return b.Bytes()
 }
 
-// command packs data with a program, if it is installed.
+// command packs data with a program, one of those that make test installs.
 func command(t *testing.T, data []byte, name string, args ...string) []byte {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), name, args...)
 	cmd.Stdin = bytes.NewReader(data)
