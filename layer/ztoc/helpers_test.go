@@ -16,19 +16,23 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// vectors are what other tools made; only tests named TestVectors need them.
-func vectors(t *testing.T) string {
+// vectors are what other tools made.
+const vectors = "../../../shared/vectors/tricky"
+
+// noVectors is true, and says so, where the project stands alone. .ci/run sees
+// to it that it does not.
+func noVectors(t *testing.T) bool {
 	t.Helper()
-	root := filepath.Join("..", "..", "..", "shared", "vectors", "tricky")
-	if _, err := os.Stat(root); err != nil {
-		t.Fatalf("the test vectors are needed beside the project: %v", err)
+	_, err := os.Stat(vectors)
+	if err != nil {
+		t.Logf("no vectors here (%v): the generated layers of other tests must do", err)
 	}
-	return root
+	return err != nil
 }
 
 func readVector(t *testing.T, d digest.Digest) []byte {
 	t.Helper()
-	p, err := os.ReadFile(filepath.Join(vectors(t), "blobs", d.Algorithm().String(), d.Encoded()))
+	p, err := os.ReadFile(filepath.Join(vectors, "blobs", d.Algorithm().String(), d.Encoded()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +49,7 @@ func readVectorJSON(t *testing.T, p []byte, to any) {
 // vectorTag is the descriptor of a tag of the vectors.
 func vectorTag(t *testing.T, tag string) ocispec.Descriptor {
 	t.Helper()
-	p, err := os.ReadFile(filepath.Join(vectors(t), "index.json"))
+	p, err := os.ReadFile(filepath.Join(vectors, "index.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
