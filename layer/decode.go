@@ -81,7 +81,7 @@ func (d *spanDecoder) decode(x *Index, i int, blob, dst []byte) error {
 		return d.inflate(x, i, dst)
 	case FormatZstd:
 		return d.unzstd(x.Checkpoints[i], blob, dst)
-	case FormatTar:
+	case FormatTar, FormatFile:
 		_, err := io.ReadFull(&d.in, dst)
 		return err
 	case FormatEstargz:

@@ -67,6 +67,7 @@ const (
 	FormatZstd
 	FormatEstargz
 	FormatZstdChunked
+	FormatFile // the blob is one file of an artifact
 )
 
 // Trust says what vouches for an index.

@@ -44,6 +44,16 @@ type Store interface {
 	Put(span int, addr int64, data []byte) error
 }
 
+// Sharer is a Store that other processes fill, too. A claim is theirs who hold
+// it to fetch the spans [first, first+n), and is gone with its process.
+type Sharer interface {
+	// TryClaim claims spans, or reports false if another process has a claim on
+	// one of them.
+	TryClaim(first, n int) (release func(), ok bool, err error)
+	// Claim waits until no other process has a claim on any of the spans.
+	Claim(ctx context.Context, first, n int) (release func(), err error)
+}
+
 // Stage takes the address space of a layer while it is streamed, before its
 // digests are proved. Nothing of it can be read before Commit.
 type Stage interface {

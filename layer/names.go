@@ -58,6 +58,8 @@ func (f FormatID) String() string {
 		return "eStargz"
 	case FormatZstdChunked:
 		return "zstd:chunked"
+	case FormatFile:
+		return "file"
 	}
 	return "unknown"
 }

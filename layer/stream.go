@@ -16,7 +16,8 @@ import (
 // StreamOptions are what Stream needs beside the layer.
 type StreamOptions struct {
 	Reason   string        // why the layer is streamed; kept in the index
-	Stage    Stage         // takes the layer's bytes; the caller closes it
+	Stage    Stage         // takes the layer's bytes; the caller closes it; nil: the layer is only indexed
+	File     string        // the blob is no tar but this one file, path in the layer; "": it is a tar
 	Progress *atomic.Int64 // counts compressed bytes done, if not nil
 	Watch    Watcher       // sees what is not proved yet, if not nil
 	Log      *logrus.Entry // nil: say nothing
@@ -47,6 +48,9 @@ const (
 func Stream(ctx context.Context, src Source, d ocispec.Descriptor, diffID digest.Digest, o StreamOptions) (*Index, error) {
 	if o.Log == nil {
 		o.Log = silence()
+	}
+	if o.Stage == nil {
+		o.Stage = nowhere{}
 	}
 	if o.Progress == nil {
 		o.Progress = new(atomic.Int64)

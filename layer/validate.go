@@ -32,7 +32,7 @@ func (x *Index) validateInfo() error {
 		return fmt.Errorf("blob of %d bytes", i.BlobSize)
 	case i.AddrSize < 0 || i.AddrSize > maxAddr:
 		return limit("bytes of the address space", i.AddrSize, maxAddr)
-	case i.Format < FormatTar || i.Format > FormatZstdChunked:
+	case i.Format < FormatTar || i.Format > FormatFile:
 		return fmt.Errorf("format %d", i.Format)
 	case i.Trust < Claimed || i.Trust > Proved:
 		return fmt.Errorf("trust %d", i.Trust)
