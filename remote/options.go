@@ -28,10 +28,45 @@ type Options struct {
 	// reads the files of docker and podman and runs credential helpers.
 	Keychain authn.Keychain
 	Retry    Retry
+	// Credentials beat the keychain, for the registry they are for; mirrors and
+	// redirects never get them. Nil: there are none but the keychain's.
+	Credentials *Credentials
+	// CAs are files of PEM certificates that are trusted as well as the
+	// system's. ClientCert and ClientKey are a file of each, or neither. All
+	// three, and InsecureSkipVerify, are for a registry's own host, as far as
+	// its hosts.toml does not say something else.
+	CAs                   []string
+	ClientCert, ClientKey string
+	InsecureSkipVerify    bool // TLS certificates are not looked at
+	// Timeout is how long an operation waits without progress. Zero leaves that
+	// to Retry.
+	Timeout time.Duration
+	// Schema says which manifests are asked for: 1, those of Docker schema 1
+	// only; 2, those of schema 2 and of OCI only; 0, schema 1 if there is
+	// nothing else.
+	Schema int
+	// ForeignHosts are hosts that layers may be read from by the urls of their
+	// descriptors: "host" or "host:port", "*.domain" for all hosts below a
+	// domain, "*" for any.
+	ForeignHosts []string
+	// StateDir is a folder that all clients on this machine share, for what
+	// hosts asked them to wait for; "" for none.
+	StateDir string
 	// MaxPerHost bounds the requests under way per host, 16 if zero.
 	MaxPerHost int
 	// Log gets retries, warnings of registries and failed credential helpers.
 	Log *logrus.Entry
+}
+
+// Credentials are what a user says on the command line.
+type Credentials struct {
+	// Registry is the domain of a reference, docker.io for Docker Hub. Empty
+	// means the own host of whatever registry is asked.
+	Registry           string
+	Username, Password string
+	// Token is a bearer token that the registry takes as it is; it beats
+	// Username and Password.
+	Token string
 }
 
 // Retry bounds an operation that makes no progress. Zero fields mean the
