@@ -133,7 +133,7 @@ func (c *Cache) document(kind string, key digest.Digest) (string, error) {
 		return "", fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 	}
 	switch kind {
-	case "image/manifest", "image/config", "index", "tree", "claims":
+	case "image/manifest", "image/config", "image/sizes", "index", "tree", "claims":
 	default:
 		return "", fmt.Errorf("%w: no such kind of document", errdefs.ErrInvalidArgument)
 	}

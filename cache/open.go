@@ -130,7 +130,7 @@ func writeNew(path string, data []byte) error {
 
 // openLocked opens the pair that restore left. The caller holds the lock on dir.
 func openLocked(dir string, key digest.Digest, size int64, spans int) (s *Store, err error) {
-	s = &Store{key: key, size: size, spans: spans}
+	s = &Store{key: key, size: size, spans: spans, claims: spanClaims{path: filepath.Join(dir, "claims")}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.closeFiles())

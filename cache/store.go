@@ -20,12 +20,13 @@ const readTries = 8
 // Store is the open store of one layer. Its methods may be called concurrently;
 // Close waits for those under way, and afterwards they report io/fs.ErrClosed.
 type Store struct {
-	key   digest.Digest
-	size  int64 // of the address space, bytes
-	spans int
-	data  *os.File
-	bits  *os.File // the have file; holds a shared flock
-	puts  putLock
+	key    digest.Digest
+	size   int64 // of the address space, bytes
+	spans  int
+	data   *os.File
+	bits   *os.File // the have file; holds a shared flock
+	puts   putLock
+	claims spanClaims
 
 	mu   sync.RWMutex // guards have, which Close unmaps
 	have *have        // nil when closed
@@ -158,7 +159,7 @@ func (s *Store) Close() error {
 	}
 	words := s.have.words
 	s.have = nil
-	return errors.Join(unmapWords(words), s.closeFiles())
+	return errors.Join(unmapWords(words), s.closeFiles(), s.claims.close())
 }
 
 func (s *Store) closeFiles() error {

@@ -87,7 +87,8 @@ type Options struct {
 	Progress *Progress // may be nil
 	Log      *logrus.Entry
 
-	early *Early // is told how the opening gets on, if not nil
+	early *Early     // is told how the opening gets on, if not nil
+	share *transfers // of a Puller: whose transfers this opening takes part in; nil for none
 }
 
 // Image is an opened image: its documents, its merged table and its layers.
