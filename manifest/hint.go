@@ -17,13 +17,11 @@ func isScheme(s string) bool {
 	return slices.Contains([]string{"http", "https", "docker", "oci"}, strings.ToLower(s))
 }
 
-// isTransport reports whether s is one of the words by which skopeo's users
-// name images outside registries. As references they would be Docker Hub
-// images with the file's name for a tag.
-func isTransport(s string) bool {
-	return slices.Contains([]string{
-		"oci", "oci-archive", "docker-archive", "docker-dir", "docker-daemon", "containers-storage", "dir",
-	}, s)
+// isHelm reports whether s names something in a registry the way Helm's users
+// do, with oci://; oci:///x is a path.
+func isHelm(s string) bool {
+	rest, ok := strings.CutPrefix(s, "oci://")
+	return ok && !strings.HasPrefix(rest, "/")
 }
 
 // precheck tells what is wrong with s, before its grammar is looked at; ""
@@ -40,9 +38,8 @@ func precheck(s string) string {
 		return "it holds a space or a character that cannot be printed"
 	case hasScheme && isScheme(scheme):
 		return fmt.Sprintf("leave out %s and write %s", quote(scheme+"://"), quote(rest))
-	case hasColon && isTransport(word):
-		return fmt.Sprintf("images named with %s are not supported yet; give the name of an image in a registry",
-			quote(word+":"))
+	case hasColon:
+		return elsewhere(word)
 	}
 	return ""
 }

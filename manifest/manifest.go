@@ -6,6 +6,7 @@ import (
 
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -20,7 +21,15 @@ type Fetcher interface {
 	Blob(ctx context.Context, ref reference.Named, d ocispec.Descriptor) ([]byte, error)
 }
 
-// Image is one platform's image. It is not changed after Resolve.
+// Sizer is what a Fetcher is as well if it can tell sizes of blobs, which
+// manifests of Docker schema 1 do not state.
+type Sizer interface {
+	// BlobSize returns the size, in bytes, of the blob d of the repository of ref.
+	BlobSize(ctx context.Context, ref reference.Named, d digest.Digest) (int64, error)
+}
+
+// Image is one platform's image. It is not changed after Resolve, except by
+// CompleteConfig.
 type Image struct {
 	Reference Reference
 	Platform  ocispec.Platform     // what was asked for
@@ -29,7 +38,41 @@ type Image struct {
 	Desc      ocispec.Descriptor   // the platform's manifest
 	Manifest  ocispec.Manifest     // OCI or Docker schema 2, which have the same shape
 	Raw       []byte               // the bytes of Manifest
-	Layers    []ocispec.Descriptor // of Manifest, bottom first
+	Layers    []ocispec.Descriptor // of Manifest, bottom first, but for those without content
+	// Schema1: the image has a manifest of Docker schema 1, which is in Raw.
+	// Manifest is what it means, in the form of schema 2, and its Config is the
+	// zero value until CompleteConfig.
+	Schema1 bool
+	// Artifact: it is something else than a container image. Its layers may be
+	// files, see FileName, of any media type.
+	Artifact bool
+}
+
+// DiffIDsUnknown reports whether nobody says the digests of the uncompressed
+// layers before these were read: LoadConfig's result has none, and
+// CompleteConfig adds them.
+func (m *Image) DiffIDsUnknown() bool { return m.Schema1 || m.Artifact }
+
+// FileName is the path of the file that layer i of an artifact is, as somebody
+// else wrote it; it may leave the root. It is "" if the layer is a tar.
+func (m *Image) FileName(i int) string {
+	return ""
+}
+
+// CompleteConfig returns the configuration of an image whose diffIDs were
+// unknown.
+func CompleteConfig(m *Image, diffIDs []digest.Digest) (*Config, error) {
+	return nil, fmt.Errorf("%w: not yet", ErrUnsupported)
+}
+
+// ReadManifest verifies and reads a document: exactly one of manifest and
+// index is not nil, or error is.
+func ReadManifest(d ocispec.Descriptor, raw []byte) (*ocispec.Manifest, *ocispec.Index, error) {
+	doc, err := parse(d, raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	return doc.manifest, doc.index, nil
 }
 
 // Resolve finds the image that ref names for platform p, the zero value of

@@ -26,6 +26,13 @@ func Verify(data []byte, d ocispec.Descriptor) error {
 	return nil
 }
 
+// VerifyManifest is Verify for manifests and indexes of all kinds: the digest
+// of a signed manifest of Docker schema 1 is over its payload, and d's size is
+// then not compared.
+func VerifyManifest(raw []byte, d ocispec.Descriptor) error {
+	return Verify(raw, d)
+}
+
 func checkDigest(d digest.Digest) error {
 	if err := d.Validate(); err != nil {
 		return fmt.Errorf("%w: digest %s: %w", ErrMalformed, quote(string(d)), err)
