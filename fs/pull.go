@@ -2,38 +2,157 @@ package fs
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"slices"
 
+	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/peelfs/peel/layer"
+	"github.com/peelfs/peel/manifest"
 )
 
-// transfers are those under way of a Puller.
-type transfers struct{}
-
-// Puller makes whole images local. Its methods may be called concurrently;
-// equal layers of several images are transferred once.
+// Puller makes whole images local. Its methods may be called concurrently:
+// equal layers of several images are transferred once, as they are if other
+// processes pull or mount them with the same cache. What a pull that ended early
+// has transferred, the next one need not.
 type Puller struct {
 	o Options
 }
 
-// NewPuller returns a puller that opens images as o says. Close it.
-func NewPuller(o Options) *Puller { return &Puller{o: o} }
+// NewPuller returns a puller that opens images as o says, but always asks what
+// a tag means. Close it.
+func NewPuller(o Options) *Puller {
+	if o.Log == nil {
+		o.Log = logrus.NewEntry(logrus.StandardLogger())
+	}
+	o.Pull, o.share = PullAlways, newTransfers(o.Log)
+	return &Puller{o: o}
+}
+
+// Close cancels what is under way and waits for its end.
+func (p *Puller) Close() { p.o.share.close() }
 
 // Pulled is an image all bytes of which are in the cache.
 type Pulled struct {
-	Reference string        `json:"reference"`
-	Digest    digest.Digest `json:"digest"` // of what the reference names: an index or a manifest
-	New       bool          `json:"new"`    // the reference has moved, or something was fetched
-	Bytes     int64         `json:"bytes"`  // compressed bytes of layers that were transferred for it
+	Reference string          `json:"reference"`
+	Digest    digest.Digest   `json:"digest"` // of what the reference names: an index or a manifest
+	New       bool            `json:"new"`    // the reference meant something else before, or something was fetched
+	Bytes     int64           `json:"bytes"`  // compressed bytes of layers that were fetched, be it for several images
+	Image     *manifest.Image `json:"-"`
 }
 
-// Pull makes the image that ref names local. progress may be nil.
-func (p *Puller) Pull(ctx context.Context, ref string, progress *Progress) (*Pulled, error) {
+// Pull makes the image that ref names local, be it one of a registry or one
+// that lies on this machine. progress may be nil; see [LayerProgress.Transfer].
+func (p *Puller) Pull(ctx context.Context, ref string, progress *Progress) (_ *Pulled, err error) {
+	if progress == nil {
+		progress = &Progress{}
+	}
 	o := p.o
-	o.Pull, o.Progress = PullAlways, progress
+	o.Progress = progress
+	before, err := p.known(ref)
+	if err != nil {
+		return nil, err
+	}
 	m, err := Open(ctx, ref, o)
 	if err != nil {
 		return nil, err
 	}
-	defer m.Close()
-	return &Pulled{Reference: m.Manifest.Reference.String(), Digest: m.Manifest.Top.Digest}, nil
+	defer func() { err = errors.Join(err, m.Close()) }()
+	progress.enter("pulling")
+	out := &Pulled{Reference: m.Manifest.Reference.String(), Digest: m.Manifest.Top.Digest, Image: m.Manifest}
+	g, gctx := errgroup.WithContext(ctx)
+	var count tally
+	for i, l := range progress.all() {
+		count.add(l)
+		g.Go(func() error { return p.fill(gctx, m, i, l) })
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for _, l := range progress.all() {
+		count.add(l)
+	}
+	out.Bytes = count.fetched
+	out.New = before != out.Digest || out.Bytes > 0
+	progress.enter("ready")
+	return out, nil
+}
+
+// tally sums up what layers have fetched. An image may have one twice.
+type tally struct {
+	seen    []*meter
+	fetched int64
+}
+
+func (t *tally) add(l *layerProgress) {
+	if m := l.meter.Load(); !slices.Contains(t.seen, m) {
+		t.seen = append(t.seen, m)
+		t.fetched += m.fetched.Load()
+	}
+}
+
+// known is what ref meant before; "" if it was never resolved.
+func (p *Puller) known(ref string) (digest.Digest, error) {
+	r, err := manifest.ParseReference(ref)
+	if err != nil {
+		return "", err
+	}
+	d, _, err := p.o.Cache.Ref(r.String())
+	if errors.Is(err, iofs.ErrNotExist) {
+		return "", nil
+	}
+	return d, err
+}
+
+// fill makes layer i complete.
+func (p *Puller) fill(ctx context.Context, m *Image, i int, l *layerProgress) error {
+	streamed := *l.meter.Load().state.Load() == TransferComplete
+	key := transferKey{slot: m.keys[i], fill: true}
+	b := blob{key: m.keys[i], desc: m.Manifest.Layers[i], ref: m.Manifest.Reference.Named()}
+	err := p.o.share.join(ctx, key, l, func(ctx context.Context, t *meter) error { return p.complete(ctx, b, t) })
+	if err != nil {
+		return err
+	}
+	filled := l.meter.Load().fetched.Load() > 0
+	l.complete()
+	if !streamed && !filled {
+		l.set(TransferExists)
+	}
+	return nil
+}
+
+// blob is a layer whose index the cache has under key.
+type blob struct {
+	key  digest.Digest
+	desc ocispec.Descriptor
+	ref  reference.Named
+}
+
+// complete fetches what the cache lacks of a layer. It uses nothing of an
+// Image, which may be closed before.
+func (p *Puller) complete(ctx context.Context, b blob, t *meter) (err error) {
+	x, mapped, err := open(p.o.Cache, "index", b.key, layer.Decode)
+	if err != nil {
+		return fmt.Errorf("layer %s: %w", b.desc.Digest, err)
+	}
+	defer func() { err = errors.Join(err, mapped.Close()) }()
+	store, err := p.o.Cache.Store(b.key, x.Info.AddrSize, len(x.Spans))
+	if err != nil {
+		return fmt.Errorf("layer %s: %w", b.desc.Digest, err)
+	}
+	if c, ok := store.(interface{ Close() error }); ok {
+		defer func() { err = errors.Join(err, c.Close()) }()
+	}
+	l := layer.New(x, t.count(p.o.Registry.Layer(b.ref, b.desc)), store, layer.Options{Log: p.o.Log})
+	defer func() { err = errors.Join(err, l.Close()) }()
+	if l.Present() < x.Info.AddrSize {
+		t.set(TransferDownloading)
+	}
+	return l.Fill(ctx, &t.done)
 }
