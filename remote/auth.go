@@ -1,8 +1,10 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +16,6 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
-	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
@@ -159,7 +160,7 @@ func (c *Client) obtain(ctx context.Context, a *authority, challenges []auth.Cha
 			if creds.Username == "" || creds.Password == "" {
 				return "", 0, &fault{
 					class: ErrLogin, text: a.endpoint.base.Host + " wants a login", cause: credsErr,
-					remedy: "log in with: docker login " + a.endpoint.login(),
+					remedy: loginRemedy(a.endpoint.login()),
 				}
 			}
 			raw := creds.Username + ":" + creds.Password
@@ -178,11 +179,7 @@ type bearer struct {
 // authentication or none, POST for an identity token.
 func (c *Client) token(ctx context.Context, a *authority, b bearer, p *pace) (string, time.Duration, error) {
 	e := a.endpoint
-	user, secret := b.creds.Username, b.creds.Password
-	if b.creds.IdentityToken != "" {
-		user, secret = "", b.creds.IdentityToken
-	}
-	to, err := auth.GenerateTokenOptions(ctx, e.base.Host, user, secret, b.challenge)
+	to, err := auth.GenerateTokenOptions(ctx, e.base.Host, "", "", b.challenge)
 	if err != nil {
 		return "", 0, &fault{class: ErrAnswer, text: e.base.Host + " asks for a token without saying where"}
 	}
@@ -195,44 +192,104 @@ func (c *Client) token(ctx context.Context, a *authority, b bearer, p *pace) (st
 	}
 	ctx, dog := watch(ctx, p)
 	defer dog.stop()
+	req, err := tokenRequest(ctx, realm, to, b.creds)
+	if err != nil {
+		return "", 0, &fault{class: ErrAnswer, text: e.base.Host + " names an unusable address for tokens"}
+	}
+	if e.owns(realm) {
+		for k, v := range e.header {
+			if req.Header.Get(k) == "" {
+				req.Header[k] = v
+			}
+		}
+	}
+	req.Header.Set("User-Agent", c.o.UserAgent)
 	dog.arm()
-	token, seconds, err := c.askRealm(ctx, e, realm, to)
+	got, err := askRealm(e, req)
 	dog.disarm(0)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
-			err = cause
+			err = transportFault(realm.Host, cause)
 		}
-		return "", 0, tokenFault(realm.Host, e, err)
-	}
-	lifetime := tokenLifetime
-	if seconds > 0 {
-		lifetime = min(time.Duration(min(seconds, 1<<30))*time.Second, maxLifetime)
-	}
-	return "Bearer " + token, lifetime, nil
-}
-
-func (c *Client) askRealm(ctx context.Context, e *endpoint, realm *url.URL, to auth.TokenOptions) (string, int, error) {
-	header := http.Header{}
-	if e.owns(realm) {
-		header = e.header.Clone()
-	}
-	if header == nil {
-		header = http.Header{}
-	}
-	header.Set("User-Agent", c.o.UserAgent)
-	hc := &http.Client{Transport: capped{e.client.Transport}, CheckRedirect: sameHost}
-	if to.Secret != "" && to.Username == "" {
-		t, err := auth.FetchTokenWithOAuth(ctx, hc, header, clientID, to)
-		if err != nil {
-			return "", 0, err
-		}
-		return t.AccessToken, t.ExpiresInSeconds, nil
-	}
-	t, err := auth.FetchToken(ctx, hc, header, to)
-	if err != nil {
 		return "", 0, err
 	}
-	return t.Token, t.ExpiresInSeconds, nil
+	return "Bearer " + got.Token, got.lifetime(), nil
+}
+
+// tokenRequest is as in docker's specifications: "Requesting a Token", and
+// "Getting a Token" by OAuth 2.
+func tokenRequest(ctx context.Context, realm *url.URL, to auth.TokenOptions, creds *authn.AuthConfig) (*http.Request, error) {
+	if creds.IdentityToken != "" {
+		form := url.Values{
+			"grant_type": {"refresh_token"}, "refresh_token": {creds.IdentityToken},
+			"service": {to.Service}, "client_id": {clientID}, "scope": {strings.Join(to.Scopes, " ")},
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, realm.String(), strings.NewReader(form.Encode()))
+		if err == nil {
+			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		}
+		return req, err
+	}
+	u := *realm
+	q := u.Query()
+	if to.Service != "" {
+		q.Set("service", to.Service)
+	}
+	for _, s := range to.Scopes {
+		q.Add("scope", s)
+	}
+	u.RawQuery = q.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), http.NoBody)
+	if err == nil && creds.Password != "" {
+		req.SetBasicAuth(creds.Username, creds.Password)
+	}
+	return req, err
+}
+
+// tokenAnswer is what a realm gives. Servers of either kind use both names of
+// the token.
+type tokenAnswer struct {
+	Token       string `json:"token"`
+	AccessToken string `json:"access_token"`
+	Seconds     int64  `json:"expires_in"`
+}
+
+// lifetime is from the answer on: the clock of the server may differ from ours,
+// so that issued_at does not help.
+func (t tokenAnswer) lifetime() time.Duration {
+	if t.Seconds <= 0 {
+		return tokenLifetime
+	}
+	return min(time.Duration(min(t.Seconds, 1<<30))*time.Second, maxLifetime)
+}
+
+func askRealm(e *endpoint, req *http.Request) (tokenAnswer, error) {
+	var got tokenAnswer
+	host := req.URL.Host
+	hc := &http.Client{Transport: e.client.Transport, CheckRedirect: sameHost}
+	resp, err := hc.Do(req)
+	if err != nil {
+		return got, transportFault(host, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return got, tokenFault(e, host, resp)
+	}
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenAnswer+1))
+	switch {
+	case err != nil:
+		return got, transportFault(host, err)
+	case len(raw) > maxTokenAnswer:
+		return got, &fault{class: ErrAnswer, text: fmt.Sprintf("%s sends a token answer of more than %d bytes", host, maxTokenAnswer)}
+	case json.Unmarshal(raw, &got) != nil:
+		// Often the page of a proxy that is not up yet.
+		return got, &fault{class: ErrUnreachable, text: host + " sends a token answer that is not JSON", again: true}
+	}
+	got.Token = cmp.Or(got.Token, got.AccessToken)
+	if got.Token == "" || strings.ContainsAny(got.Token, "\r\n") {
+		return got, &fault{class: ErrAnswer, text: host + " gives no token in its answer"}
+	}
+	return got, nil
 }
 
 // checkRealm refuses to carry secrets where the registry's own connection is
@@ -251,31 +308,22 @@ func (e *endpoint) checkRealm(realm string) (*url.URL, error) {
 	return u, nil
 }
 
-func tokenFault(realm string, e *endpoint, err error) error {
-	var status remoteerrors.ErrUnexpectedStatus
-	if !errors.As(err, &status) {
-		if errors.Is(err, auth.ErrNoToken) {
-			return &fault{class: ErrAnswer, text: realm, cause: auth.ErrNoToken}
-		}
-		return transportFault(realm, err)
-	}
-	f := statusFault(realm, e.login(), &http.Response{
-		Status: status.Status, StatusCode: status.StatusCode,
-		Body: io.NopCloser(strings.NewReader(string(status.Body))), Header: http.Header{},
-	})
-	switch status.StatusCode {
-	case http.StatusUnauthorized, http.StatusForbidden:
+func tokenFault(e *endpoint, realm string, resp *http.Response) *fault {
+	f := statusFault(realm, e.login(), resp)
+	refused := resp.StatusCode == http.StatusBadRequest && resp.Request.Method == http.MethodPost // RFC 6749, 5.2
+	switch code := resp.StatusCode; {
+	case code == http.StatusUnauthorized, code == http.StatusForbidden, refused:
 		f.class = ErrLogin
 		f.text = fmt.Sprintf("%s gives no token for %s", realm, e.base.Host)
-		f.remedy = "check the name, or log in with: docker login " + e.login()
-	case http.StatusNotFound, http.StatusGone:
+		f.remedy = loginRemedy(e.login())
+	case code == http.StatusNotFound, code == http.StatusGone:
 		f.class, f.remedy = ErrAnswer, ""
-		f.text = fmt.Sprintf("%s gives no token for %s (%s)", realm, e.base.Host, status.Status)
+		f.text = fmt.Sprintf("%s gives no token for %s (%s)", realm, e.base.Host, resp.Status)
 	}
 	return f
 }
 
-// login is the name that docker login knows the endpoint by.
+// login is the name that peel login knows the endpoint by.
 func (e *endpoint) login() string {
 	if e.mirror {
 		return e.base.Host
@@ -293,21 +341,6 @@ func sameHost(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// capped bounds the bodies that pass through a transport.
-type capped struct{ http.RoundTripper }
-
-func (t capped) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := t.RoundTripper.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(resp.Body, maxTokenAnswer), resp.Body}
-	return resp, nil
-}
-
 // resource is what a keychain is asked for.
 type resource struct{ host, repo string }
 
@@ -318,6 +351,9 @@ func (r resource) String() string { return strings.TrimSuffix(r.host+"/"+r.repo,
 // credentials asks the keychain, every time: helpers give out secrets that
 // expire. Nothing found is the empty config.
 func (c *Client) credentials(ctx context.Context, a *authority) (*authn.AuthConfig, error) {
+	if cr := c.o.Credentials; cr != nil && !a.endpoint.mirror && (cr.Registry == "" || cr.Registry == a.endpoint.domain) {
+		return &authn.AuthConfig{Username: cr.Username, Password: cr.Password, RegistryToken: cr.Token}, nil
+	}
 	// docker files its own hub under index.docker.io, podman under docker.io.
 	names := []string{a.endpoint.login()}
 	if names[0] == "docker.io" {

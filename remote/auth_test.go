@@ -251,19 +251,19 @@ func TestTokenRefused(t *testing.T) {
 		words  string
 		tokens int
 	}{
-		{"credentials wrong", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) }, errdefs.IsUnauthorized, "docker login", 1},
-		{"denied", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }, errdefs.IsUnauthorized, "docker login", 1},
+		{"credentials wrong", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) }, errdefs.IsUnauthorized, "peel login", 1},
+		{"denied", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }, errdefs.IsUnauthorized, "peel login", 1},
 		{"token without the right", func(w http.ResponseWriter, _ *http.Request) {
 			w.Write([]byte(`{"token":"useless"}`)) //nolint:errcheck // the client tells
 		}, errdefs.IsUnauthorized, "not found on", 1},
 		{"no token", func(w http.ResponseWriter, _ *http.Request) {
 			w.Write([]byte(`{}`)) //nolint:errcheck // the client tells
-		}, errdefs.IsUnknown, "did not include a token", 1},
+		}, errdefs.IsUnknown, "gives no token in its answer", 1},
 		{"no such page", http.NotFound, errdefs.IsUnknown, "gives no token", 1},
 		{"down", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, errdefs.IsUnavailable, "4 attempts", 4},
 		{"endless", func(w http.ResponseWriter, _ *http.Request) {
 			w.Write([]byte(`{"token":"` + strings.Repeat("x", maxTokenAnswer) + `"}`)) //nolint:errcheck // the client tells
-		}, errdefs.IsUnavailable, "unexpected EOF", 4},
+		}, errdefs.IsUnknown, "more than 1048576 bytes", 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

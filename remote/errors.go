@@ -164,7 +164,7 @@ func statusFault(host, login string, resp *http.Response) *fault {
 	case code == http.StatusUnauthorized:
 		f.class = ErrLogin
 		f.text = "not found on " + host + ", or login needed"
-		f.remedy = "check the name, or log in with: docker login " + login
+		f.remedy = loginRemedy(login)
 	case code == http.StatusForbidden:
 		f.class = ErrDenied
 		f.text = host + " denies access"
@@ -180,6 +180,9 @@ func statusFault(host, login string, resp *http.Response) *fault {
 	}
 	return f
 }
+
+// loginRemedy is for whoever has no login, or a wrong one.
+func loginRemedy(login string) string { return "check the name, or log in with: peel login " + login }
 
 // message is the registry's own explanation in an error answer: the first of
 // the error objects (OCI distribution specification, "Error Codes"), else the

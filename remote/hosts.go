@@ -43,6 +43,7 @@ type registry struct {
 	domain     string
 	endpoints  []*endpoint
 	transports []*http.Transport
+	tuned      map[*http.Client]*http.Transport
 }
 
 func (r *registry) closeIdle() {
@@ -152,15 +153,8 @@ func (c *Client) forget(r *registry) {
 }
 
 func (c *Client) load(ctx context.Context, domain string) (*registry, error) {
-	r := &registry{domain: domain}
-	o := config.HostOptions{
-		HostDir:      c.hostDir,
-		UpdateClient: func(hc *http.Client) error { return c.tune(r, hc) },
-	}
-	if c.o.PlainHTTP || plainByDefault(domain) {
-		o.DefaultScheme = "http"
-	}
-	hosts, err := config.ConfigureHosts(log.WithLogger(ctx, c.o.Log), o)(domain)
+	r := &registry{domain: domain, tuned: map[*http.Client]*http.Transport{}}
+	hosts, file, err := c.configured(ctx, r)
 	if err != nil {
 		return nil, &fault{class: ErrUsage, text: "configuration of registry " + domain, cause: err, remedy: "see --hosts-dir"}
 	}
@@ -178,9 +172,34 @@ func (c *Client) load(ctx context.Context, domain string) (*registry, error) {
 		if err := checkBase(e.base); err != nil {
 			return nil, &fault{class: ErrUsage, text: "registry " + domain, cause: err}
 		}
+		if err := c.fit(r, e, file.of(e)); err != nil {
+			return nil, &fault{class: ErrUsage, text: "registry " + domain + ": host " + e.base.Host, cause: err, remedy: "see --hosts-dir"}
+		}
 		r.endpoints = append(r.endpoints, e)
 	}
 	return r, nil
+}
+
+// configured are the hosts of a registry, and what its file says besides.
+func (c *Client) configured(ctx context.Context, r *registry) ([]docker.RegistryHost, *hostsFile, error) {
+	dir, err := c.hostDir(r.domain)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return nil, nil, err
+	}
+	file, err := readHostsFile(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	o := config.HostOptions{
+		HostDir:      func(string) (string, error) { return dir, nil },
+		UpdateClient: func(hc *http.Client) error { return c.tune(r, hc) },
+	}
+	if c.o.PlainHTTP || plainByDefault(r.domain) {
+		o.DefaultScheme = "http"
+	}
+	var said complaints
+	hosts, err := config.ConfigureHosts(log.WithLogger(ctx, said.log()), o)(r.domain)
+	return hosts, file, errors.Join(append(said.errs, err)...)
 }
 
 func checkBase(u *url.URL) error {
@@ -220,7 +239,8 @@ func (c *Client) hostDir(domain string) (string, error) {
 // tune makes containerd's HTTP client fit for many parallel ranges. It is
 // called for every client made, for those that share a transport again.
 func (c *Client) tune(r *registry, hc *http.Client) error {
-	if _, done := hc.Transport.(*meter); done {
+	if m, done := hc.Transport.(*meter); done {
+		r.tuned[hc] = m.next
 		return nil
 	}
 	t, ok := hc.Transport.(*http.Transport)
@@ -238,6 +258,7 @@ func (c *Client) tune(r *registry, hc *http.Client) error {
 		r.transports = append(r.transports, t)
 	}
 	hc.Transport = &meter{next: t, tally: &c.tally}
+	r.tuned[hc] = t
 	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return nil
 }

@@ -96,8 +96,8 @@ func TestManifestErrors(t *testing.T) {
 		{"unknown or private", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
 			w.WriteHeader(401)
-		}, errdefs.IsUnauthorized, []string{"docker login"}},
-		{"401 without challenge", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) }, errdefs.IsUnauthorized, []string{"docker login"}},
+		}, errdefs.IsUnauthorized, []string{"peel login"}},
+		{"401 without challenge", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) }, errdefs.IsUnauthorized, []string{"peel login"}},
 		{"denied", func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(403)
 			w.Write([]byte(`{"errors":[{"code":"DENIED","message":"no\u001b[2Jway"}]}`)) //nolint:errcheck // the client tells

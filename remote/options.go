@@ -1,7 +1,9 @@
 package remote
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -56,6 +58,8 @@ type Options struct {
 	MaxPerHost int
 	// Log gets retries, warnings of registries and failed credential helpers.
 	Log *logrus.Entry
+
+	identity identity // of CAs, ClientCert, ClientKey, InsecureSkipVerify
 }
 
 // Credentials are what a user says on the command line.
@@ -79,17 +83,26 @@ type Retry struct {
 	Max      time.Duration // longest back-off, 5 s
 }
 
+const defaultProgress = 20 * time.Second
+
 func (o Options) withDefaults() (Options, error) {
 	if o.HostsDir != "" {
 		if err := checkHostsDir(o.HostsDir); err != nil {
 			return o, err
 		}
 	}
+	var err error
+	if o.identity, err = o.readIdentity(); err != nil {
+		return o, err
+	}
+	if o.Schema < 0 || o.Schema > 2 {
+		return o, optionFault("schema", fmt.Errorf("%d is neither 1 nor 2", o.Schema), "")
+	}
 	if o.UserAgent == "" {
 		o.UserAgent = "peel"
 	}
 	if o.Keychain == nil {
-		o.Keychain = authn.DefaultKeychain
+		o.Keychain = DefaultKeychain()
 	}
 	if o.MaxPerHost <= 0 {
 		o.MaxPerHost = 16
@@ -98,6 +111,10 @@ func (o Options) withDefaults() (Options, error) {
 		quiet := logrus.New()
 		quiet.SetOutput(io.Discard)
 		o.Log = logrus.NewEntry(quiet)
+	}
+	if o.Timeout > 0 {
+		o.Retry.Budget = o.Timeout
+		o.Retry.Progress = min(cmp.Or(max(o.Retry.Progress, 0), defaultProgress), o.Timeout)
 	}
 	o.Retry = o.Retry.withDefaults()
 	return o, nil
@@ -127,7 +144,7 @@ func (r Retry) withDefaults() Retry {
 		value time.Duration
 	}{
 		{&r.Budget, 30 * time.Second},
-		{&r.Progress, 20 * time.Second},
+		{&r.Progress, defaultProgress},
 		{&r.Base, 100 * time.Millisecond},
 		{&r.Max, 5 * time.Second},
 	} {
