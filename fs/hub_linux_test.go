@@ -149,13 +149,31 @@ func (s source) ReadRange(_ context.Context, off, n int64) (io.ReadCloser, error
 type folder struct {
 	dir string
 
-	mu   sync.Mutex // guards refs
-	refs map[string]digest.Digest
+	mu    sync.Mutex // guards refs and locks
+	refs  map[string]digest.Digest
+	locks map[digest.Digest]chan struct{}
 }
 
 func newFolder(t *testing.T) *folder {
 	t.Helper()
-	return &folder{dir: t.TempDir(), refs: map[string]digest.Digest{}}
+	return &folder{dir: t.TempDir(), refs: map[string]digest.Digest{}, locks: map[digest.Digest]chan struct{}{}}
+}
+
+func (f *folder) Lock(ctx context.Context, key digest.Digest) (func() error, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.locks[key] == nil {
+		f.locks[key] = make(chan struct{}, 1)
+	}
+	c := f.locks[key]
+	f.mu.Unlock()
+	defer f.mu.Lock()
+	select {
+	case c <- struct{}{}:
+		return func() error { <-c; return nil }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 func (f *folder) path(kind string, key digest.Digest) string {
@@ -192,6 +210,8 @@ func (f *folder) SetRef(name string, d digest.Digest) error {
 	f.refs[name] = d
 	return nil
 }
+
+func (f *folder) TouchRef(string) error { return nil }
 
 func (f *folder) Store(digest.Digest, int64, int) (layer.Store, error) { return nothing{}, nil }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/peelfs/peel/internal/flat"
 	"github.com/peelfs/peel/internal/sentinel"
 	"github.com/peelfs/peel/layer"
+	"github.com/peelfs/peel/manifest"
 )
 
 // ErrNotProved: Options.Require asks for more than somebody's claim.
@@ -23,14 +24,27 @@ var ErrNotProved = sentinel.New("not proved", errdefs.ErrFailedPrecondition)
 // opening is one Open under way.
 type opening struct {
 	Options
+	place    bool // the image lies on this machine
 	docs     *cachedFetcher
 	search   *search
 	progress []*layerProgress
 	streamed atomic.Bool // some layer was asked for by this opening
+	ranges   atomic.Bool // true once the registry has refused a byte range
 
 	unpacking sync.Mutex // held while somebody's index is made one of ours
 
 	mu sync.Mutex // guards the Image's mappings and closers while layers are indexed in parallel
+}
+
+// newOpening prepares to open r as o says. Indexes of what lies on this machine
+// are looked for where it lies, if at all: to read it is quicker than to ask.
+func newOpening(o Options, r manifest.Reference) *opening {
+	op := &opening{Options: o, place: r.Transport() != ""}
+	if op.place {
+		op.IndexRepo = nil
+	}
+	op.docs = &cachedFetcher{from: o.Registry, docs: o.Cache, pull: o.Pull, local: op.place}
+	return op
 }
 
 // slot names a layer's index and data in the cache. A blob that somebody claims
@@ -42,10 +56,15 @@ type slot struct {
 	claim digest.Digest // of the table of contents or index; "" for what was streamed
 }
 
-// slotOf is that of the table of contents that the layer's descriptor names,
-// or else that of the blob alone.
-func slotOf(d ocispec.Descriptor) slot {
-	if toc, ok := layer.TOCDigest(d); ok {
+// slotOf is that of the table of contents that the descriptor of layer i names,
+// or else that of the blob alone; one that is a file has another index for each
+// of its names.
+func slotOf(m *manifest.Image, i int) slot {
+	d := m.Layers[i]
+	if name := m.FileName(i); name != "" {
+		return slot{key: digest.FromString(d.Digest.String() + "\nfile\n" + name)}
+	}
+	if toc, ok := layer.TOCDigest(d); ok && !m.DiffIDsUnknown() {
 		return slot{key: digest.FromString(d.Digest.String() + "\n" + toc.String()), claim: toc}
 	}
 	return slot{key: d.Digest}
@@ -119,42 +138,103 @@ func (op *opening) own(m *Image, i int, s slot, mapped *flat.Mapping) {
 	m.mappings = append(m.mappings, mapped)
 }
 
-// index returns the index of layer i: from the cache, from the layer's table
-// of contents, from somebody who has indexed the layer, or by streaming it once
-// diffID is known.
+// index returns the index of layer i: from the cache, without reading the layer
+// whole if that is possible, or else by doing so once diffID is known.
 func (op *opening) index(ctx context.Context, m *Image, i int, diffID diffIDFunc) (*layer.Index, error) {
 	d := m.Manifest.Layers[i]
-	s := slotOf(d)
-	x, err := op.cachedIndex(m, i, s)
+	p := plain{slot: slotOf(m.Manifest, i), file: m.Manifest.FileName(i), diffID: diffID}
+	x, err := op.cachedIndex(m, i, p.slot)
 	if err == nil || errors.Is(err, ErrNotProved) {
 		return x, err
 	}
 	op.anew(d, err)
-	src := op.Registry.Layer(m.Manifest.Reference.Named(), d)
-	if s.claim != "" {
-		op.ask(i)
-	}
-	x, err = layer.ReadIndex(ctx, src, d) // without a request if there is no table
+	p.src = op.Registry.Layer(m.Manifest.Reference.Named(), d)
 	switch {
-	case err == nil && op.accepts(x):
-		return op.keepIndex(m, i, s, x)
-	case err == nil:
-		return nil, fmt.Errorf("layer %s: %w: it is only claimed by %s %s", d.Digest, ErrNotProved, x.Origin(), x.Claim())
-	case !errors.Is(err, layer.ErrPlain):
-		return nil, err
-	}
-	reason := err.Error()
-	if s.claim == "" {
-		found, why, err := op.search.index(ctx, i)
-		if found != nil || err != nil {
-			return found, err
-		}
-		if why != "" {
-			reason = why + "; " + reason
+	case p.file != "":
+		p.reason = "it is a file, not a tar"
+	case m.Manifest.DiffIDsUnknown():
+		p.reason = "nobody says the digest of its tar"
+	default:
+		if x, p.reason, err = op.lazily(ctx, m, i, p); x != nil || err != nil {
+			return x, err
 		}
 	}
 	op.ask(i)
-	return op.stream(ctx, m, i, plain{slot: s, reason: reason, src: src, diffID: diffID})
+	if _, ok := op.here(p.src); ok {
+		return op.survey(ctx, m, i, p)
+	}
+	return op.stream(ctx, m, i, p)
+}
+
+// lazily returns the index of layer i by its table of contents, or one that
+// somebody has made; or nil, and why the layer has to be read whole.
+func (op *opening) lazily(ctx context.Context, m *Image, i int, p plain) (x *layer.Index, reason string, err error) {
+	x, err = op.byTable(ctx, m, i, p)
+	switch {
+	case err == nil:
+		return x, "", nil
+	case errors.Is(err, layer.ErrPlain):
+		reason = err.Error()
+	case errdefs.IsNotImplemented(err):
+		op.ranges.Store(true)
+		return nil, refused + ": " + err.Error(), nil
+	default:
+		return nil, "", err
+	}
+	if p.slot.claim != "" {
+		return nil, reason, nil
+	}
+	if op.ranges.Load() {
+		return nil, refused + "; " + reason, nil
+	}
+	x, why, err := op.search.index(ctx, i)
+	if why != "" {
+		reason = why + "; " + reason
+	}
+	return x, reason, err
+}
+
+// refused is in the reason of a layer that might be read lazily elsewhere.
+const refused = "the registry refuses byte ranges"
+
+// byTable reads the index of layer i from its table of contents. Of several
+// processes, one does.
+func (op *opening) byTable(ctx context.Context, m *Image, i int, p plain) (x *layer.Index, err error) {
+	d := m.Manifest.Layers[i]
+	if p.slot.claim == "" {
+		return layer.ReadIndex(ctx, p.src, d) // tells why there is none, without a request
+	}
+	unlock, err := op.Cache.Lock(ctx, p.slot.key)
+	if err != nil {
+		return nil, fmt.Errorf("layer %s: %w", d.Digest, err)
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	if x, err := op.cachedIndex(m, i, p.slot); err == nil || errors.Is(err, ErrNotProved) {
+		return x, err
+	}
+	op.ask(i)
+	if x, err = layer.ReadIndex(ctx, p.src, d); err != nil {
+		return nil, err
+	}
+	if !op.accepts(x) {
+		return nil, fmt.Errorf("layer %s: %w: it is only claimed by %s %s", d.Digest, ErrNotProved, x.Origin(), x.Claim())
+	}
+	return op.keepIndex(m, i, p.slot, x)
+}
+
+// survey reads layer i whole where it lies, for its index alone. Of several
+// processes, one does.
+func (op *opening) survey(ctx context.Context, m *Image, i int, p plain) (x *layer.Index, err error) {
+	unlock, err := op.Cache.Lock(ctx, p.slot.key)
+	if err != nil {
+		return nil, fmt.Errorf("layer %s: %w", m.Manifest.Layers[i].Digest, err)
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	if x, err := op.cachedIndex(m, i, p.slot); err == nil {
+		return x, nil
+	}
+	p.unstaged = true
+	return op.stream(ctx, m, i, p)
 }
 
 // ask notes that layer i is asked for.

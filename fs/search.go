@@ -51,26 +51,36 @@ func (s *search) index(ctx context.Context, i int) (x *layer.Index, why string, 
 	if known {
 		if x, err := s.op.cachedIndex(s.m, i, c.slot(d)); err == nil {
 			return x, "", nil
-		} else if !errors.Is(err, ErrNotProved) {
-			s.op.anew(d, err)
 		}
 	}
 	if s.op.Require >= layer.Proved {
 		return nil, "only a proved index is to be used", nil
 	}
 	if !known {
-		if s.op.Pull == PullNever {
+		if s.op.Pull == PullNever && !s.op.place {
 			return nil, "", nil
 		}
 		f := s.found()
 		if c, known = f.claims[d.Digest]; !known {
 			return nil, f.without(), nil
 		}
-		if x, err := s.op.cachedIndex(s.m, i, c.slot(d)); err == nil {
-			return x, "", nil // another image has it too
-		} else if !errors.Is(err, iofs.ErrNotExist) {
-			s.op.anew(d, err)
-		}
+	}
+	return s.fetch(ctx, i, c)
+}
+
+// fetch gets the index of layer i that c is, unless another image or process
+// has done so.
+func (s *search) fetch(ctx context.Context, i int, c claim) (x *layer.Index, why string, err error) {
+	d := s.m.Manifest.Layers[i]
+	unlock, err := s.op.Cache.Lock(ctx, c.slot(d).key)
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	if x, err := s.op.cachedIndex(s.m, i, c.slot(d)); err == nil {
+		return x, "", nil
+	} else if !errors.Is(err, iofs.ErrNotExist) {
+		s.op.anew(d, err)
 	}
 	s.op.ask(i)
 	x, err = s.op.fetchIndex(ctx, d, &c)

@@ -1,0 +1,80 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/peelfs/peel/manifest"
+)
+
+// resolve finds the manifest: by the digest that an earlier resolution left in
+// the cache where op.Pull allows it, else by the registry. What lies on this
+// machine may have changed, and is asked each time.
+func (op *opening) resolve(ctx context.Context, r manifest.Reference) (m *Image, err error) {
+	op.Progress.enter("resolving")
+	if _, pinned := r.Digest(); pinned || op.place || op.Pull == PullAlways {
+		return op.lookUp(ctx, r, r)
+	}
+	ask, at, err := op.remembered(r)
+	if errors.Is(err, iofs.ErrNotExist) && op.Pull == PullMissing {
+		// Of several processes that start at once, one asks.
+		unlock, err := op.Cache.Lock(ctx, digest.FromString("reference\n"+op.refName(r)))
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, unlock()) }()
+		ask, at, err = op.remembered(r)
+	}
+	if errors.Is(err, iofs.ErrNotExist) {
+		return op.lookUp(ctx, r, r)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m, err = op.lookUp(ctx, r, ask)
+	if err == nil {
+		m.Resolved = at
+	}
+	return m, err
+}
+
+// remembered returns what r was resolved to, instead of its tag, and when.
+func (op *opening) remembered(r manifest.Reference) (manifest.Reference, time.Time, error) {
+	d, at, err := op.Cache.Ref(op.refName(r))
+	if err != nil {
+		return r, at, err
+	}
+	pinned, err := manifest.ParseReference(r.Named().Name() + "@" + d.String())
+	return pinned, at, err
+}
+
+// refName is the name by which the cache remembers what r means: to who asks
+// for one schema it may mean something else than to others.
+func (o *Options) refName(r manifest.Reference) string {
+	if o.Schema == 0 {
+		return r.String()
+	}
+	return fmt.Sprintf("%s schema %d", r, o.Schema)
+}
+
+// lookUp reads the manifest of r, which ask names, too.
+func (op *opening) lookUp(ctx context.Context, r, ask manifest.Reference) (*Image, error) {
+	m := &Image{Resolved: time.Now()}
+	var err error
+	if m.Manifest, err = manifest.Resolve(ctx, op.docs, ask, op.Platform); err != nil {
+		return nil, err
+	}
+	m.Manifest.Reference = r
+	if m.Manifest.Schema1 {
+		op.Log.WithField("image", r).Warn("its manifest is of Docker schema 1, which is obsolete; signatures in it prove nothing about who made it")
+	}
+	if op.docs.asked.Load() {
+		err = op.Cache.SetRef(op.refName(r), m.Manifest.Top.Digest)
+	}
+	return m, err
+}
