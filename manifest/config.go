@@ -23,9 +23,11 @@ type Config struct {
 func (c *Config) DiffIDs() []digest.Digest { return c.RootFS.DiffIDs }
 
 // LoadConfig reads the configuration of img, checks it against the manifest
-// and, where no index has told the platform, that it is the one asked for.
+// and, where no index has told the platform, that it is the one asked for. It
+// has no diffIDs if img.DiffIDsUnknown, and that of an artifact nothing but
+// the platform.
 func LoadConfig(ctx context.Context, f Fetcher, img *Image) (*Config, error) {
-	c, err := readConfig(ctx, f, img.Reference, &img.Manifest)
+	c, err := loadConfig(ctx, f, img)
 	if err != nil {
 		return nil, err
 	}
@@ -33,6 +35,20 @@ func LoadConfig(ctx context.Context, f Fetcher, img *Image) (*Config, error) {
 		return nil, about(img.Reference, noPlatform(img.Platform, []string{platformName(c.Platform)}))
 	}
 	return c, nil
+}
+
+func loadConfig(ctx context.Context, f Fetcher, img *Image) (*Config, error) {
+	switch {
+	case img.v1 != nil:
+		c, err := loadSchema1(img)
+		if err != nil {
+			return nil, about(img.Reference, fmt.Errorf("config: %w", err))
+		}
+		return c, nil
+	case img.Artifact:
+		return artifactConfig(img, nil)
+	}
+	return readConfig(ctx, f, img.Reference, &img.Manifest)
 }
 
 // accepts is looser than the choice from an index, where the right image may
@@ -65,6 +81,30 @@ func parseConfig(m *ocispec.Manifest, raw []byte) (*Config, error) {
 	if err := Verify(raw, m.Config); err != nil {
 		return nil, err
 	}
+	c, err := decodeConfig(raw)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkDiffIDs(c.RootFS.DiffIDs, len(m.Layers)); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func checkDiffIDs(diffIDs []digest.Digest, layers int) error {
+	if len(diffIDs) != layers {
+		return fmt.Errorf("%w: %d diff_ids for %d layers", ErrMalformed, len(diffIDs), layers)
+	}
+	for _, d := range diffIDs {
+		if err := checkDigest(d); err != nil {
+			return fmt.Errorf("diff_ids: %w", err)
+		}
+	}
+	return nil
+}
+
+// decodeConfig reads a configuration within limits.
+func decodeConfig(raw []byte) (*Config, error) {
 	var doc struct {
 		ocispec.Image
 		RootFS struct {
@@ -79,14 +119,6 @@ func parseConfig(m *ocispec.Manifest, raw []byte) (*Config, error) {
 	diffIDs, err := decodeList[digest.Digest](doc.RootFS.DiffIDs, maxLayers)
 	if err != nil {
 		return nil, fmt.Errorf("%w: diff_ids: %w", ErrMalformed, err)
-	}
-	if len(diffIDs) != len(m.Layers) {
-		return nil, fmt.Errorf("%w: %d diff_ids for %d layers", ErrMalformed, len(diffIDs), len(m.Layers))
-	}
-	for _, d := range diffIDs {
-		if err := checkDigest(d); err != nil {
-			return nil, fmt.Errorf("diff_ids: %w", err)
-		}
 	}
 	history, err := decodeList[ocispec.History](doc.History, maxHistory)
 	if err != nil {

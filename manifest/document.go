@@ -9,6 +9,8 @@ import (
 
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/peelfs/peel/internal/schema1"
 )
 
 // MaxDocument is the size limit of a manifest, an index or a configuration,
@@ -28,6 +30,8 @@ type document struct {
 	raw      []byte
 	index    *ocispec.Index
 	manifest *ocispec.Manifest
+	artifact bool          // manifest is of no image
+	v1       *schema1Image // what manifest was made of; nil if it is what was read
 }
 
 // shape has the members of all documents; lists are decoded one by one within
@@ -40,13 +44,15 @@ type shape struct {
 	Manifests     json.RawMessage     `json:"manifests"`
 	Layers        json.RawMessage     `json:"layers"`
 	FSLayers      json.RawMessage     `json:"fsLayers"`
+	History       json.RawMessage     `json:"history"`
+	Signatures    json.RawMessage     `json:"signatures"`
 	Subject       *ocispec.Descriptor `json:"subject"`
 	Annotations   map[string]string   `json:"annotations"`
 }
 
 // parse verifies raw against d, and reads it as what d and raw both say it is.
 func parse(d ocispec.Descriptor, raw []byte) (*document, error) {
-	if err := Verify(raw, d); err != nil {
+	if err := VerifyManifest(raw, d); err != nil {
 		return nil, err
 	}
 	s, err := decode(raw)
@@ -57,13 +63,21 @@ func parse(d ocispec.Descriptor, raw []byte) (*document, error) {
 	if err != nil {
 		return nil, err
 	}
+	if schema1.IsMediaType(mediaType) {
+		d.MediaType = mediaType
+		return parseSchema1(d, raw)
+	}
+	// Of any other document, all has to be what the digest is over.
+	if err := Verify(raw, d); err != nil {
+		return nil, err
+	}
 	d.MediaType = mediaType
 	doc := &document{desc: d, raw: raw}
 	switch kindOf(mediaType) {
 	case kindIndex:
 		doc.index, err = s.index(mediaType)
 	case kindManifest:
-		doc.manifest, err = s.manifest(mediaType)
+		err = doc.read(s)
 	default:
 		err = fmt.Errorf("%w: document of type %s", ErrUnsupported, quote(mediaType))
 	}
@@ -100,7 +114,7 @@ func settle(said string, s shape) (string, error) {
 		said = plain
 	}
 	if s.SchemaVersion == 1 || present(s.FSLayers) {
-		return "", errSchema1()
+		return settleSchema1(said, s)
 	}
 	if s.SchemaVersion != 2 {
 		return "", fmt.Errorf("%w: schemaVersion %d, want 2", ErrMalformed, s.SchemaVersion)
@@ -111,6 +125,8 @@ func settle(said string, s shape) (string, error) {
 		return "", fmt.Errorf("%w: it has both layers and manifests", ErrMalformed)
 	case !isGeneric(said) && s.MediaType != "" && s.MediaType != said:
 		return "", fmt.Errorf("%w: it is called %s and says that it is %s", ErrMalformed, quote(said), quote(s.MediaType))
+	case schema1.IsMediaType(said):
+		return "", fmt.Errorf("%w: it is called %s and is of schemaVersion %d", ErrMalformed, quote(said), s.SchemaVersion)
 	case !isGeneric(said):
 		return said, nil
 	case s.MediaType != "":
@@ -141,6 +157,22 @@ func (s shape) index(mediaType string) (*ocispec.Index, error) {
 	}, nil
 }
 
+// read reads the manifest of an image or of something else.
+func (doc *document) read(s shape) error {
+	m, err := s.manifest(doc.desc.MediaType)
+	if err != nil {
+		return err
+	}
+	if err := checkConfigType(m); err != nil {
+		if t := s.artifactType(); t == IndexArtifactType || t == SOCIIndexV1 {
+			return err
+		}
+		doc.artifact = true
+	}
+	doc.manifest = m
+	return doc.checkBlobs()
+}
+
 func (s shape) manifest(mediaType string) (*ocispec.Manifest, error) {
 	if present(s.Manifests) {
 		return nil, fmt.Errorf("%w: a manifest with manifests", ErrMalformed)
@@ -152,7 +184,7 @@ func (s shape) manifest(mediaType string) (*ocispec.Manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: layers: %w", ErrMalformed, err)
 	}
-	m := &ocispec.Manifest{
+	return &ocispec.Manifest{
 		Versioned:    specs.Versioned{SchemaVersion: s.SchemaVersion},
 		MediaType:    mediaType,
 		ArtifactType: s.ArtifactType,
@@ -160,27 +192,25 @@ func (s shape) manifest(mediaType string) (*ocispec.Manifest, error) {
 		Layers:       layers,
 		Subject:      s.Subject,
 		Annotations:  s.Annotations,
-	}
-	if err := checkManifest(m); err != nil {
-		return nil, err
-	}
-	return m, nil
+	}, nil
 }
 
-// checkManifest refuses what is not an image, and images with layers that
-// nothing in peel could read.
-func checkManifest(m *ocispec.Manifest) error {
-	if err := checkConfigType(m); err != nil {
-		return err
+// checkBlobs refuses blobs that cannot be, and layers that nothing in peel
+// could read.
+func (doc *document) checkBlobs() error {
+	m, check := doc.manifest, checkLayer
+	if doc.artifact {
+		check = checkFile
 	}
 	if err := checkBlob(m.Config, MaxDocument); err != nil {
 		return fmt.Errorf("config: %w", err)
 	}
 	for i, l := range m.Layers {
-		if err := checkBlob(l, maxLayer); err != nil {
-			return fmt.Errorf("layer %d of %d: %w", i+1, len(m.Layers), err)
+		err := checkBlob(l, maxLayer)
+		if err == nil {
+			err = check(l)
 		}
-		if err := checkLayerType(l.MediaType); err != nil {
+		if err != nil {
 			return fmt.Errorf("layer %d of %d: %w", i+1, len(m.Layers), err)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/peelfs/peel/internal/schema1"
 )
 
 // liar is a Fetcher that answers every request for a digest with the same
@@ -57,7 +59,7 @@ func seeds() []seed {
 		{"type with parameter, entry without platform", "application/json; charset=utf-8", untyped, manifest, config, nil},
 		{"wrong diffIDs", "", manifest, "", "{}", ErrMalformed},
 		{"embedded", "text/plain", embedded, "{}", "", ErrMalformed},
-		{"schema 1", dockerV1Signed, `{"schemaVersion":1,"fsLayers":[]}`, "", "", ErrUnsupported},
+		{"schema 1", schema1.MediaTypeSigned, `{"schemaVersion":1,"fsLayers":[]}`, "", "", ErrUnsupported},
 		{"both", "", `{"schemaVersion":2,"layers":[],"manifests":[]}`, "", "", ErrMalformed},
 	}
 }

@@ -46,24 +46,14 @@ type Image struct {
 	// Artifact: it is something else than a container image. Its layers may be
 	// files, see FileName, of any media type.
 	Artifact bool
+
+	v1 *schema1Image // nil, unless Schema1
 }
 
 // DiffIDsUnknown reports whether nobody says the digests of the uncompressed
 // layers before these were read: LoadConfig's result has none, and
 // CompleteConfig adds them.
 func (m *Image) DiffIDsUnknown() bool { return m.Schema1 || m.Artifact }
-
-// FileName is the path of the file that layer i of an artifact is, as somebody
-// else wrote it; it may leave the root. It is "" if the layer is a tar.
-func (m *Image) FileName(i int) string {
-	return ""
-}
-
-// CompleteConfig returns the configuration of an image whose diffIDs were
-// unknown.
-func CompleteConfig(m *Image, diffIDs []digest.Digest) (*Config, error) {
-	return nil, fmt.Errorf("%w: not yet", ErrUnsupported)
-}
 
 // ReadManifest verifies and reads a document: exactly one of manifest and
 // index is not nil, or error is.
@@ -94,14 +84,12 @@ func Resolve(ctx context.Context, f Fetcher, ref Reference, p ocispec.Platform) 
 	}
 	doc := top
 	if top.index != nil {
-		found, err := w.pick(ctx, top)
-		if err != nil {
+		if doc, err = w.pick(ctx, top); err != nil {
 			return nil, err
 		}
-		if found == nil {
-			return nil, w.nothing(p)
-		}
-		doc = found
+	}
+	if err := w.sizes(ctx, doc); err != nil {
+		return nil, about(ref, err)
 	}
 	named := top.desc
 	if w.named != nil {
@@ -115,6 +103,9 @@ func Resolve(ctx context.Context, f Fetcher, ref Reference, p ocispec.Platform) 
 		Desc:      doc.desc,
 		Manifest:  *doc.manifest,
 		Raw:       doc.raw,
-		Layers:    doc.manifest.Layers,
+		Layers:    content(doc.manifest.Layers),
+		Schema1:   doc.v1 != nil,
+		Artifact:  doc.artifact,
+		v1:        doc.v1,
 	}, nil
 }

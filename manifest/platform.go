@@ -67,11 +67,22 @@ func platformName(p ocispec.Platform) string {
 	return name
 }
 
-// isAttestation recognises the entries in which BuildKit keeps provenance and
-// bills of material.
-func isAttestation(p ocispec.Platform) bool {
-	return p.OS == "unknown" && p.Architecture == "unknown"
+// Marks of the entries in which BuildKit keeps provenance and bills of
+// material of an image beside it.
+const (
+	annotationKind  = "vnd.docker.reference.type"
+	kindAttestation = "attestation-manifest"
+	attestationType = "application/vnd.docker.attestation.manifest.v1+json"
+)
+
+// isAttestation recognises such an entry.
+func isAttestation(d ocispec.Descriptor) bool {
+	return d.Annotations[annotationKind] == kindAttestation || d.ArtifactType == attestationType ||
+		d.Platform != nil && isNowhere(*d.Platform)
 }
+
+// isNowhere: attestations are for no platform.
+func isNowhere(p ocispec.Platform) bool { return p.OS == "unknown" && p.Architecture == "unknown" }
 
 // isUnstated: some tools write configurations without a platform.
 func isUnstated(p ocispec.Platform) bool { return p.OS == "" || p.Architecture == "" }

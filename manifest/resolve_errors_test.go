@@ -9,6 +9,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/peelfs/peel/internal/schema1"
 )
 
 func TestResolveErrors(t *testing.T) {
@@ -109,10 +111,10 @@ func TestResolveErrors(t *testing.T) {
 		{"schema 1 by version", object(map[string]any{"schemaVersion": 1}), ErrUnsupported, "schema 1"},
 		{"schema 1 by layers", object(map[string]any{"schemaVersion": 2, "fsLayers": []int{}}), ErrUnsupported, "schema 1"},
 		{"schema 1 by the body's type", object(map[string]any{
-			"schemaVersion": 2, "mediaType": dockerV1Signed,
+			"schemaVersion": 2, "mediaType": schema1.MediaTypeSigned,
 		}), ErrUnsupported, "manifest.v1+prettyjws"},
 		{"schema 1 by type, digest not of the bytes", func(t *testing.T, s *store) ocispec.Descriptor {
-			m := s.put(t, dockerV1Signed, []byte("{}"))
+			m := s.put(t, schema1.MediaTypeSigned, []byte("{}"))
 			m.Size++
 			return m
 		}, ErrUnsupported, "schema 1"},

@@ -15,8 +15,6 @@ const (
 	dockerConfig    = "application/vnd.docker.container.image.v1+json"
 	dockerLayer     = "application/vnd.docker.image.rootfs.diff.tar"
 	dockerForeign   = "application/vnd.docker.image.rootfs.foreign.diff.tar"
-	dockerV1        = "application/vnd.docker.distribution.manifest.v1+json"
-	dockerV1Signed  = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 	ociLayerAbroad  = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 	encryptedSuffix = "+encrypted"
 	// As the first releases of ocicrypt wrote it.
@@ -49,15 +47,9 @@ func isGeneric(mediaType string) bool {
 	return slices.Contains([]string{"", "application/json", "application/octet-stream", "text/plain"}, mediaType)
 }
 
-func refuseSchema1(mediaType string) error {
-	if strings.HasPrefix(mediaType, dockerV1) || strings.HasPrefix(mediaType, dockerV1Signed) {
-		return errSchema1()
-	}
-	return nil
-}
-
+// errSchema1 is the error for a manifest of schema 1 where no tool writes one.
 func errSchema1() error {
-	return fmt.Errorf("manifests of Docker schema 1 are %w; push the image again with a current tool", ErrUnsupported)
+	return fmt.Errorf("a manifest of Docker schema 1 as an entry of an index is %w; name it by its own digest", ErrUnsupported)
 }
 
 // checkConfigType tells images from the other things that manifests describe.
@@ -77,8 +69,9 @@ func checkConfigType(m *ocispec.Manifest) error {
 	return fmt.Errorf("%w but an artifact of type %s", ErrArtifact, quote(t))
 }
 
-// checkLayerType accepts every type whose content is a tar, compressed or not.
-func checkLayerType(mediaType string) error {
+// checkLayer accepts every type whose content is a tar, compressed or not.
+func checkLayer(d ocispec.Descriptor) error {
+	mediaType := d.MediaType
 	if strings.HasSuffix(mediaType, encryptedSuffix) || strings.HasSuffix(mediaType, encryptedOldSuffix) {
 		return fmt.Errorf("encrypted layers are %w (type %s)", ErrUnsupported, quote(mediaType))
 	}

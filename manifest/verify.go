@@ -4,10 +4,13 @@ import (
 	// The algorithms that OCI registers for digests (image-spec, descriptor.md).
 	_ "crypto/sha256"
 	_ "crypto/sha512"
+	"errors"
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/peelfs/peel/internal/schema1"
 )
 
 // Verify reports whether data has the size and digest that d states. The
@@ -30,7 +33,18 @@ func Verify(data []byte, d ocispec.Descriptor) error {
 // of a signed manifest of Docker schema 1 is over its payload, and d's size is
 // then not compared.
 func VerifyManifest(raw []byte, d ocispec.Descriptor) error {
-	return Verify(raw, d)
+	err := Verify(raw, d)
+	if !errors.Is(err, ErrVerify) || !isGeneric(d.MediaType) && !schema1.IsMediaType(d.MediaType) {
+		return err
+	}
+	payload, bad := schema1.Payload(raw)
+	if bad != nil || len(payload) == len(raw) {
+		return err
+	}
+	if got := d.Digest.Algorithm().FromBytes(payload); got != d.Digest {
+		return fmt.Errorf("%w: the signed payload has digest %s, want %s", ErrVerify, got, d.Digest)
+	}
+	return nil
 }
 
 func checkDigest(d digest.Digest) error {

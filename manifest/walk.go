@@ -22,11 +22,12 @@ type walk struct {
 	ref      Reference
 	want     ocispec.Platform
 	match    platforms.MatchComparer
-	left     int      // documents that may still be read
-	leaves   []leaf   // found so far
-	exact    bool     // the last of them is what is wanted
-	offered  []string // platforms passed by
-	artifact error    // the first artifact passed by
+	left     int       // documents that may still be read
+	leaves   []leaf    // found so far
+	exact    bool      // the last of them is what is wanted
+	offered  []string  // platforms passed by
+	artifact *document // the first artifact passed by, if it is not of indexes
+	indexes  error     // why the first one of indexes was passed by
 	named    *Attached
 }
 
@@ -45,10 +46,6 @@ func (w *walk) top(ctx context.Context) (*document, error) {
 	if err != nil {
 		return nil, err
 	}
-	// First, as the digest of a signed schema 1 manifest is not that of its bytes.
-	if err := refuseSchema1(d.MediaType); err != nil {
-		return nil, about(w.ref, err)
-	}
 	if pinned {
 		d.Digest = want
 	}
@@ -62,6 +59,9 @@ func (w *walk) top(ctx context.Context) (*document, error) {
 	}
 	if err != nil {
 		return nil, about(w.ref, err)
+	}
+	if pinned && doc.desc.Digest != want {
+		return nil, about(w.ref, fmt.Errorf("%w: the signed payload has digest %s, want %s", ErrVerify, doc.desc.Digest, want))
 	}
 	return doc, nil
 }
@@ -85,6 +85,9 @@ func (w *walk) child(ctx context.Context, d ocispec.Descriptor) (*document, erro
 		}
 	}
 	doc, err := parse(d, raw)
+	if err == nil && doc.v1 != nil {
+		err = errSchema1()
+	}
 	if err != nil {
 		return nil, about(named, err)
 	}
@@ -98,8 +101,8 @@ type leaf struct {
 	doc      *document         // nil until it is read
 }
 
-// pick searches an index, and those within it, for the best image; nil if
-// there is none.
+// pick searches an index, and those within it, for the best image, or the
+// first artifact if there are no images.
 func (w *walk) pick(ctx context.Context, index *document) (*document, error) {
 	if err := w.collect(ctx, index, 1); err != nil {
 		return nil, err
@@ -114,7 +117,7 @@ func (w *walk) pick(ctx context.Context, index *document) (*document, error) {
 			return doc, err
 		}
 	}
-	return nil, nil
+	return w.nothing()
 }
 
 // collect gathers the leaves behind an index, depth levels down, until one is
@@ -161,8 +164,14 @@ func (w *walk) consider(ctx context.Context, d ocispec.Descriptor, depth int) er
 // image is child, but passes artifacts by: nil for them.
 func (w *walk) image(ctx context.Context, d ocispec.Descriptor) (*document, error) {
 	doc, err := w.child(ctx, d)
-	if errors.Is(err, ErrArtifact) {
-		w.artifact = cmp.Or(w.artifact, err)
+	switch {
+	case errors.Is(err, ErrArtifact):
+		w.indexes = cmp.Or(w.indexes, err)
+		return nil, nil
+	case doc != nil && doc.artifact:
+		if !isAttestation(doc.desc) {
+			w.artifact = cmp.Or(w.artifact, doc)
+		}
 		return nil, nil
 	}
 	return doc, err
@@ -174,10 +183,10 @@ func (w *walk) candidates(index *ocispec.Index) []ocispec.Descriptor {
 	var list []ocispec.Descriptor
 	for _, d := range index.Manifests {
 		switch {
-		case kindOf(d.MediaType) == kindUnknown:
+		case kindOf(d.MediaType) == kindUnknown || isAttestation(d):
 		case d.Platform == nil || w.match.Match(*d.Platform):
 			list = append(list, d)
-		case !isAttestation(*d.Platform):
+		default:
 			w.offered = append(w.offered, platformName(*d.Platform))
 		}
 	}
@@ -219,18 +228,23 @@ func (w *walk) fits(ctx context.Context, doc *document) (*ocispec.Platform, bool
 		return nil, true, nil
 	case w.match.Match(c.Platform):
 		return &c.Platform, true, nil
-	case !isAttestation(c.Platform):
+	case !isNowhere(c.Platform):
 		w.offered = append(w.offered, platformName(c.Platform))
 	}
 	return nil, false, nil
 }
 
-// nothing is the error of a search without result.
-func (w *walk) nothing(p ocispec.Platform) error {
-	if len(w.offered) == 0 && w.artifact != nil {
-		return w.artifact
+// nothing is the result of a search that has found no image: an artifact, if
+// there is nothing else.
+func (w *walk) nothing() (*document, error) {
+	switch {
+	case len(w.offered) > 0:
+	case w.artifact != nil:
+		return w.artifact, nil
+	case w.indexes != nil:
+		return nil, w.indexes
 	}
-	return about(w.ref, noPlatform(p, w.offered))
+	return nil, about(w.ref, noPlatform(w.want, w.offered))
 }
 
 // about names the document that err is about.
