@@ -23,7 +23,8 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),,-exec "sudo -E env PATH=$$PATH HOME=$
 DEPS_RUN  := fusermount3=fuse3
 DEPS_RACE := gcc=gcc+libc6-dev
 DEPS_E2E  := umoci=umoci skopeo=skopeo python3=python3 setfattr=attr getcap=libcap2-bin zstd=zstd pzstd=zstd \
-	pigz=pigz gzip=gzip tar=tar setpriv=util-linux unshare=util-linux useradd=passwd dpkg-deb=dpkg
+	pigz=pigz gzip=gzip tar=tar setpriv=util-linux unshare=util-linux useradd=passwd dpkg-deb=dpkg \
+	docker-registry=docker-registry nginx=nginx-light
 DEPS_BENCH := containerd=containerd ctr=containerd
 
 .PHONY: help

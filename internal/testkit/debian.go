@@ -21,7 +21,7 @@ type recipe struct {
 }
 
 // recipeVersion changes with everything in this package that changes the images.
-const recipeVersion = 7
+const recipeVersion = 8
 
 func recipes() []recipe {
 	return []recipe{

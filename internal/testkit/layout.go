@@ -56,7 +56,8 @@ func (l *Layout) Image(layers ...Layer) (ocispec.Descriptor, error) {
 	return l.image(ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, layers)
 }
 
-// DockerImage is Image with Docker's media types; its layers are gzip.
+// DockerImage is Image with Docker's media types; its layers are gzip. Its
+// config has a history, without which registries cannot make schema 1 of it.
 func (l *Layout) DockerImage(layers ...Layer) (ocispec.Descriptor, error) {
 	docker := make([]Layer, len(layers))
 	for i, layer := range layers {
@@ -73,6 +74,11 @@ func (l *Layout) image(manifestType, configType string, layers []Layer) (ocispec
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, layer.DiffID)
 		if _, err := l.Blob(layer.Desc.MediaType, layer.Blob); err != nil {
 			return ocispec.Descriptor{}, err
+		}
+	}
+	if configType == dockerConfig {
+		for range layers {
+			config.History = append(config.History, ocispec.History{CreatedBy: "a test", Created: &Epoch})
 		}
 	}
 	c, err := l.Document(configType, config)

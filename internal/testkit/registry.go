@@ -68,15 +68,21 @@ func (r *Registry) BlobFile(d ocispec.Descriptor) string {
 // images, and returns the descriptor that the tag points to.
 func (r *Registry) Push(t testing.TB, dir, tag, repo string) ocispec.Descriptor {
 	t.Helper()
-	d, err := r.push(t.Context(), dir, tag, repo)
+	return Push(t, r.Host(), dir, tag, repo)
+}
+
+// Push is Registry.Push to the registry at any host of this machine.
+func Push(t testing.TB, host, dir, tag, repo string) ocispec.Descriptor {
+	t.Helper()
+	d, err := push(t.Context(), host+"/"+repo+":"+tag, dir, tag)
 	if err != nil {
 		t.Fatalf("pushing %s of %s: %v", tag, dir, err)
 	}
 	return d
 }
 
-func (r *Registry) push(ctx context.Context, dir, tag, repo string) (ocispec.Descriptor, error) {
-	ref, err := name.NewTag(r.Ref(repo, tag), name.Insecure)
+func push(ctx context.Context, to, dir, tag string) (ocispec.Descriptor, error) {
+	ref, err := name.NewTag(to, name.Insecure)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}

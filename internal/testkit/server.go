@@ -4,9 +4,11 @@ package testkit
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -19,15 +21,22 @@ type server struct {
 	t       testing.TB
 	handler http.Handler
 	addr    string
+	tls     *tls.Config // nil: plain HTTP
 
 	mu   sync.Mutex // guards what follows
 	http *http.Server
 	done chan struct{}
+	wire []Wire
 }
 
 func newServer(t testing.TB, h http.Handler) *server {
 	t.Helper()
-	s := &server{t: t, handler: h, addr: anyPort}
+	return newTLSServer(t, nil, h)
+}
+
+func newTLSServer(t testing.TB, config *tls.Config, h http.Handler) *server {
+	t.Helper()
+	s := &server{t: t, handler: h, addr: anyPort, tls: config}
 	s.Start()
 	t.Cleanup(s.Stop)
 	return s
@@ -49,7 +58,10 @@ func (s *server) Start() {
 	if s.addr == anyPort {
 		s.addr = l.Addr().String()
 	}
-	s.http = &http.Server{Handler: s.handler}
+	if s.tls != nil {
+		l = tls.NewListener(l, s.tls)
+	}
+	s.http = &http.Server{Handler: s.recorded(), ErrorLog: quiet()}
 	s.done = make(chan struct{})
 	go func(h *http.Server, done chan struct{}) { // ends with Stop
 		defer close(done)
@@ -62,13 +74,31 @@ func (s *server) Start() {
 // Stop closes the port and every connection to it.
 func (s *server) Stop() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.http == nil {
+	h, done := s.http, s.done
+	s.http = nil
+	s.mu.Unlock()
+	if h == nil {
 		return
 	}
-	if err := s.http.Close(); err != nil {
+	if err := h.Close(); err != nil {
 		s.t.Logf("closing %s: %v", s.addr, err)
 	}
-	<-s.done
-	s.http = nil
+	<-done
+}
+
+func (s *server) recorded() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen := Wire{Method: r.Method, URI: r.URL.RequestURI(), Host: r.Host, Header: r.Header.Clone()}
+		s.mu.Lock()
+		s.wire = append(s.wire, seen)
+		s.mu.Unlock()
+		s.handler.ServeHTTP(w, r)
+	})
+}
+
+// Wire is all that has arrived so far.
+func (s *server) Wire() []Wire {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.wire)
 }
