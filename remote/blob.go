@@ -69,7 +69,7 @@ func (b *Blob) ReadRange(ctx context.Context, off, n int64) (io.ReadCloser, erro
 	if off < 0 || n < 0 || off > b.desc.Size || n > b.desc.Size-off {
 		return nil, b.fail(&fault{class: ErrUsage, text: fmt.Sprintf("bytes [%d, %d+%d) of %d", off, off, n, b.desc.Size)})
 	}
-	p := newPace(b.client.o.Retry)
+	p := newRangePace(b.client.o.Retry)
 	r := &rangeReader{
 		off: off, end: off + n,
 		open: func(off, n int64) (*part, error) { return b.open(ctx, window{off, n, b.desc.Size}, p) },

@@ -97,6 +97,9 @@ func (c *Client) attempt(ctx context.Context, q asking, p *pace, f func(*endpoin
 		if err = c.round(ctx, r, q.need, func(e *endpoint) error { return f(e, p) }); err == nil {
 			return nil
 		}
+		if q.need&push == 0 {
+			err = p.doubt(err)
+		}
 		again := p.pause(ctx, err)
 		if again != nil {
 			if errors.Is(again, ErrUnreachable) {

@@ -83,6 +83,7 @@ type endpoint struct {
 	rangelessTil atomic.Int64 // Unix nanoseconds
 	direct       atomic.Bool  // serves blobs itself, without redirect
 	noReferrers  atomic.Bool  // has no referrers API
+	public       atomic.Bool  // answered from a public address
 
 	mu          sync.Mutex // guards authorities
 	authorities map[grant]*authority

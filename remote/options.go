@@ -73,16 +73,6 @@ type Credentials struct {
 	Token string
 }
 
-// Retry bounds an operation that makes no progress. Zero fields mean the
-// default.
-type Retry struct {
-	Attempts int           // tries, 5
-	Budget   time.Duration // waiting in all, 30 s
-	Progress time.Duration // wait for a single byte or a header before reconnecting, 20 s
-	Base     time.Duration // first back-off, 100 ms; doubles, with jitter of half
-	Max      time.Duration // longest back-off, 5 s
-}
-
 const defaultProgress = 20 * time.Second
 
 func (o Options) withDefaults() (Options, error) {
@@ -133,24 +123,4 @@ func checkHostsDir(dir string) error {
 	}
 	f.remedy = "--hosts-dir takes a folder with a folder per registry, like " + DefaultHostsDir
 	return f
-}
-
-func (r Retry) withDefaults() Retry {
-	if r.Attempts <= 0 {
-		r.Attempts = 5
-	}
-	for _, d := range []struct {
-		field *time.Duration
-		value time.Duration
-	}{
-		{&r.Budget, 30 * time.Second},
-		{&r.Progress, defaultProgress},
-		{&r.Base, 100 * time.Millisecond},
-		{&r.Max, 5 * time.Second},
-	} {
-		if *d.field <= 0 {
-			*d.field = d.value
-		}
-	}
-	return r
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,6 +31,8 @@ func tries(t *testing.T, r Retry, err error) (n int, d time.Duration) {
 
 func TestPause(t *testing.T) {
 	t.Parallel()
+	refused := transportFault("h", &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED})
+	unknown := transportFault("h", &net.DNSError{IsNotFound: true})
 	for _, tt := range []struct {
 		name     string
 		retry    Retry
@@ -36,10 +40,13 @@ func TestPause(t *testing.T) {
 		tries    int // at most
 		min, max time.Duration
 	}{
-		{"default", Retry{}, again(0), 5, 750 * time.Millisecond, 2250 * time.Millisecond},
+		{"default", Retry{}, again(0), 40, 25 * time.Second, 30 * time.Second},
+		{"nobody there", Retry{}, refused, 5, 750 * time.Millisecond, 2250 * time.Millisecond},
+		{"no such name", Retry{}, unknown, 5, 750 * time.Millisecond, 2250 * time.Millisecond},
+		{"attempts", Retry{Attempts: 3}, again(0), 3, 150 * time.Millisecond, 450 * time.Millisecond},
 		{"final error", Retry{}, &fault{class: ErrDenied}, 1, 0, 0},
 		{"foreign error", Retry{}, io.ErrUnexpectedEOF, 1, 0, 0},
-		{"budget", Retry{Attempts: 1000, Budget: 10 * time.Second}, again(0), 12, 2500 * time.Millisecond, 10 * time.Second},
+		{"budget", Retry{Budget: 10 * time.Second}, again(0), 20, 7 * time.Second, 10 * time.Second},
 		{"Retry-After", Retry{}, again(7 * time.Second), 5, 28 * time.Second, 28 * time.Second},
 		{"Retry-After beyond the budget", Retry{}, again(time.Hour), 1, 0, 0},
 	} {
@@ -49,6 +56,39 @@ func TestPause(t *testing.T) {
 				t.Errorf("%s: %d tries in %v", tt.name, n, d)
 			}
 		})
+	}
+}
+
+// A mount waits for a registry that is gone, for a minute.
+func TestPauseRange(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newRangePace(Retry{}.withDefaults())
+		start := time.Now()
+		for p.pause(t.Context(), transportFault("h", &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED})) == nil {
+		}
+		if d := time.Since(start); d < 55*time.Second || d > time.Minute {
+			t.Errorf("gave up after %v", d)
+		}
+		wrong := &fault{class: ErrVerify, text: "h"}
+		if err := p.doubt(wrong); transient(err) {
+			t.Error("bytes of a range are verified by who reads them")
+		}
+	})
+}
+
+func TestDoubt(t *testing.T) {
+	t.Parallel()
+	p := newPace(Retry{}.withDefaults())
+	n := 0
+	for transient(p.doubt(&fault{class: ErrVerify, text: "h"})) {
+		n++
+	}
+	if n != maxDoubts {
+		t.Errorf("asked again %d times", n)
+	}
+	if denied := (&fault{class: ErrDenied}); transient(newPace(Retry{}).doubt(denied)) {
+		t.Error("asked again what was denied")
 	}
 }
 

@@ -151,7 +151,7 @@ func TestReadRangeSilence(t *testing.T) {
 		if !errors.Is(err, ErrUnreachable) || !errors.Is(err, errStalled) {
 			t.Errorf("error %v", err)
 		}
-		if d := time.Since(start); d > 31*time.Second {
+		if d := time.Since(start); d < 55*time.Second || d > 61*time.Second {
 			t.Errorf("gave up after %v", d)
 		}
 	})
@@ -175,7 +175,7 @@ func TestReadRangeTrickle(t *testing.T) {
 		if _, err := readRange(t.Context(), c.Open(ref, d), 0, d.Size); !errors.Is(err, ErrUnreachable) {
 			t.Errorf("error %v", err)
 		}
-		if d := time.Since(start); d > time.Minute {
+		if d := time.Since(start); d > 90*time.Second {
 			t.Errorf("gave up after %v", d)
 		}
 	})
