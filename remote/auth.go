@@ -143,12 +143,22 @@ func (c *Client) renew(ctx context.Context, a *authority, r refusal, p *pace) (s
 }
 
 // obtain answers the strongest challenge that can be answered (they come in
-// that order). A lifetime of zero means for ever.
+// that order) with what the keychain has. A lifetime of zero means for ever.
 func (c *Client) obtain(ctx context.Context, a *authority, challenges []auth.Challenge, p *pace) (string, time.Duration, error) {
 	creds, credsErr := c.credentials(ctx, a)
 	if credsErr != nil {
 		c.o.Log.WithError(credsErr).WithField("registry", a.endpoint.login()).Warn("credentials not readable, going on without")
 	}
+	value, lifetime, err := c.answer(ctx, a, challenges, creds, p)
+	if f, ok := err.(*fault); ok && f.class == ErrLogin && f.cause == nil { //nolint:errorlint // answer returns it bare
+		f.cause = credsErr
+	}
+	return value, lifetime, err
+}
+
+// answer answers the first challenge that can be. Its errors are faults.
+func (c *Client) answer(ctx context.Context, a *authority, challenges []auth.Challenge, creds *authn.AuthConfig, p *pace) (string, time.Duration, error) {
+	host := a.endpoint.base.Host
 	for _, ch := range challenges {
 		if ch.Scheme == auth.BearerAuth {
 			if creds.RegistryToken != "" {
@@ -158,16 +168,13 @@ func (c *Client) obtain(ctx context.Context, a *authority, challenges []auth.Cha
 		}
 		if ch.Scheme == auth.BasicAuth {
 			if creds.Username == "" || creds.Password == "" {
-				return "", 0, &fault{
-					class: ErrLogin, text: a.endpoint.base.Host + " wants a login", cause: credsErr,
-					remedy: loginRemedy(a.endpoint.login()),
-				}
+				return "", 0, &fault{class: ErrLogin, text: host + " wants a login", remedy: loginRemedy(a.endpoint.login())}
 			}
 			raw := creds.Username + ":" + creds.Password
 			return "Basic " + base64.StdEncoding.EncodeToString([]byte(raw)), 0, nil
 		}
 	}
-	return "", 0, &fault{class: ErrLogin, text: a.endpoint.base.Host + " wants a login of a kind that is not known here"}
+	return "", 0, &fault{class: ErrLogin, text: host + " wants a login of a kind that is not known here"}
 }
 
 type bearer struct {

@@ -107,10 +107,16 @@ func (e *endpoint) rangeless() { e.rangelessTil.Store(time.Now().Add(rangePenalt
 // meant by the query "ns" (OCI distribution specification, "Registry Proxying").
 func (e *endpoint) url(elem ...string) *url.URL {
 	u := e.base.JoinPath(elem...)
-	if e.mirror {
-		u.RawQuery = url.Values{"ns": {e.domain}}.Encode()
-	}
+	e.tell(u)
 	return u
+}
+
+// tell adds to an address of a mirror whose content is meant.
+func (e *endpoint) tell(u *url.URL) {
+	if q := u.Query(); e.mirror && e.owns(u) && !q.Has("ns") {
+		q.Set("ns", e.domain)
+		u.RawQuery = q.Encode()
+	}
 }
 
 // owns reports whether u is of this very host, which alone may see its

@@ -1,8 +1,85 @@
 package remote
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"net/http"
 
-// Login asks the registry of domain whether it takes the credentials.
+	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
+	"github.com/google/go-containerregistry/pkg/authn"
+)
+
+// Login asks the registry of domain, a reference's first part, whether it takes
+// the credentials. Mirrors are not asked. The error is an ErrLogin if it does
+// not. A registry that wants no login takes any.
 func (c *Client) Login(ctx context.Context, domain string, cr Credentials) error {
-	return c.Ping(ctx, domain)
+	p := newPace(c.o.Retry)
+	for {
+		r, err := c.registry(ctx, domain)
+		if err == nil && len(r.endpoints) > 0 {
+			err = c.loginAt(ctx, r.endpoints[len(r.endpoints)-1], cr, p)
+		}
+		if err == nil {
+			return nil
+		}
+		if again := p.pause(ctx, err); again != nil {
+			return c.boundary(domain, "registry "+domain, again)
+		}
+		c.retrying(domain, err)
+	}
+}
+
+// loginAt asks for the API's root (OCI distribution specification, end-1)
+// without a login and, if there is a challenge, with one.
+func (c *Client) loginAt(ctx context.Context, e *endpoint, cr Credentials, p *pace) error {
+	root := request{endpoint: e, url: e.url()}
+	root.url.Path += "/"
+	first, err := c.do(ctx, root, p)
+	if err != nil {
+		return err
+	}
+	challenges := auth.ParseAuthHeader(first.Header)
+	status := statusFault(root.url.Host, e.login(), first.Response)
+	first.Body.Close() //nolint:errcheck // read as far as it is of use
+	switch {
+	case first.StatusCode == http.StatusOK:
+		return nil
+	case first.StatusCode != http.StatusUnauthorized || len(challenges) == 0:
+		return status
+	}
+	authorization, err := c.present(ctx, e, challenges, cr, p)
+	if err != nil {
+		return err
+	}
+	h := root.hop(root.url, authorization)
+	second, err := c.send(ctx, h, p)
+	if err != nil {
+		return err
+	}
+	defer second.Body.Close()
+	switch second.StatusCode {
+	case http.StatusOK, http.StatusForbidden: // known, though not let in here
+		return nil
+	case http.StatusUnauthorized:
+		return c.refused(e, message(second.Body))
+	}
+	return statusFault(root.url.Host, e.login(), second.Response)
+}
+
+// present answers the challenge with the credentials.
+func (c *Client) present(ctx context.Context, e *endpoint, challenges []auth.Challenge, cr Credentials, p *pace) (string, error) {
+	creds := &authn.AuthConfig{Username: cr.Username, Password: cr.Password, RegistryToken: cr.Token}
+	value, _, err := c.answer(ctx, &authority{endpoint: e}, challenges, creds, p)
+	f, ok := err.(*fault) //nolint:errorlint // answer returns it bare
+	if ok && f.class == ErrLogin {
+		return "", c.refused(e, f.cause)
+	}
+	return value, err
+}
+
+func (c *Client) refused(e *endpoint, cause error) error {
+	return &fault{
+		class: ErrLogin, cause: cause, text: fmt.Sprintf("%s does not take this user name and password", e.base.Host),
+		remedy: "check both; many registries want an access token in place of the password",
+	}
 }

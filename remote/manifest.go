@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/peelfs/peel/internal/schema1"
 )
 
 // maxDocument bounds manifests and whole blobs, in bytes.
@@ -23,11 +26,38 @@ const (
 	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
 )
 
-// accept lists what is understood, what is preferred first. Without an explicit
-// list registries may answer with schema 1. There are no q parameters, as in
-// docker's and containerd's requests, which are what registries are tried with.
-const accept = ocispec.MediaTypeImageIndex + ", " + dockerIndex + ", " +
-	ocispec.MediaTypeImageManifest + ", " + dockerManifest
+// What is understood, what is preferred first. Without an explicit list
+// registries may answer with schema 1, which is understood, but has neither
+// sizes nor a configuration.
+const (
+	acceptNew = ocispec.MediaTypeImageIndex + ", " + dockerIndex + ", " +
+		ocispec.MediaTypeImageManifest + ", " + dockerManifest
+	acceptOld = schema1.MediaTypeSigned + ";q=0.5, " + schema1.MediaType + ";q=0.4"
+)
+
+// accept is the Accept header for images.
+func (o Options) accept() string {
+	switch o.Schema {
+	case 1:
+		return acceptOld
+	case 2:
+		return acceptNew
+	}
+	return acceptNew + ", " + acceptOld
+}
+
+// takes refuses a manifest of a schema that nobody asked for: registries may
+// send what they have, whatever they are asked for.
+func (o Options) takes(host string, d ocispec.Descriptor) error {
+	old := schema1.IsMediaType(d.MediaType)
+	switch {
+	case o.Schema == 1 && !old:
+		return &fault{class: ErrNotFound, text: host + " has no manifest of Docker schema 1 of it", remedy: "leave out --schema 1"}
+	case o.Schema == 2 && old:
+		return &fault{class: ErrNotFound, text: host + " has only a manifest of Docker schema 1 of it", remedy: "leave out --schema 2"}
+	}
+	return nil
+}
 
 // Manifest fetches what ref names: by digest if it has one, else by tag, from
 // hosts that may map tags to digests. The bytes have the descriptor's digest
@@ -43,7 +73,10 @@ func (c *Client) Manifest(ctx context.Context, ref reference.Named) (ocispec.Des
 		}
 		err = c.attempt(ctx, q, newPace(c.o.Retry), func(e *endpoint, p *pace) error {
 			var err error
-			got, err = c.manifestFrom(ctx, document{e, pulling(reference.Path(ref)), target, want}, p)
+			got, err = c.manifestFrom(ctx, document{e, pulling(reference.Path(ref)), target, want, c.o.accept()}, p)
+			if err == nil {
+				err = c.o.takes(e.base.Host, got.desc)
+			}
 			return err
 		})
 	}
@@ -73,6 +106,7 @@ type document struct {
 	grant    grant
 	target   string        // tag or digest
 	want     digest.Digest // empty for a tag
+	accept   string
 }
 
 // fetched is a manifest as one host gave it.
@@ -88,7 +122,7 @@ func (c *Client) manifestFrom(ctx context.Context, d document, p *pace) (fetched
 		endpoint: d.endpoint,
 		grant:    d.grant,
 		url:      d.endpoint.url(d.grant.repo, "manifests", d.target),
-		header:   http.Header{"Accept": {accept}},
+		header:   http.Header{"Accept": {d.accept}},
 	}, p)
 	if err != nil {
 		return fetched{}, err
@@ -104,6 +138,9 @@ func (c *Client) manifestFrom(ctx context.Context, d document, p *pace) (fetched
 	desc, err := describe(raw, a.Header, d.want)
 	if err != nil {
 		return fetched{}, &fault{class: ErrVerify, text: host, cause: err}
+	}
+	if err := contradiction(raw, desc.MediaType); err != nil {
+		return fetched{}, &fault{class: ErrAnswer, text: host, cause: err}
 	}
 	return fetched{raw, desc, a.Header.Get("ETag")}, nil
 }
@@ -127,19 +164,33 @@ func describe(raw []byte, h http.Header, want digest.Digest) (ocispec.Descriptor
 	if declared != "" && declared.Validate() != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("declares the malformed digest %.100q", declared)
 	}
+	said := mediaType(raw, h.Get("Content-Type"))
+	signed := raw
+	if schema1.IsMediaType(said) {
+		var err error
+		if signed, err = schema1.Payload(raw); err != nil {
+			return ocispec.Descriptor{}, fmt.Errorf("manifest of Docker schema 1: %w", err)
+		}
+	}
 	for _, d := range []digest.Digest{want, declared} {
 		if d == "" {
 			continue
 		}
-		if got := d.Algorithm().FromBytes(raw); got != d {
+		if got := d.Algorithm().FromBytes(signed); got != d {
 			return ocispec.Descriptor{}, fmt.Errorf("manifest has digest %s, not %s", got, d)
 		}
 	}
 	d := want
 	if d == "" {
-		d = digest.FromBytes(raw)
+		d = digest.FromBytes(signed)
 	}
-	return ocispec.Descriptor{MediaType: mediaType(raw, h.Get("Content-Type")), Digest: d, Size: int64(len(raw))}, nil
+	return ocispec.Descriptor{MediaType: said, Digest: d, Size: int64(len(raw))}, nil
+}
+
+// general are the types by which plain web servers, proxies and old registries
+// call any document.
+func general(mediaType string) bool {
+	return slices.Contains([]string{"", "application/json", "text/plain", "application/octet-stream"}, mediaType)
 }
 
 // mediaType is the declared type without parameters; of a registry or proxy
@@ -147,13 +198,42 @@ func describe(raw []byte, h http.Header, want digest.Digest) (ocispec.Descriptor
 func mediaType(raw []byte, declared string) string {
 	declared, _, _ = strings.Cut(declared, ";")
 	declared = strings.ToLower(strings.TrimSpace(declared))
-	switch declared {
-	case "", "application/json", "text/plain", "application/octet-stream":
-		var doc struct{ MediaType string }
-		if json.Unmarshal(raw, &doc) != nil {
-			return ""
-		}
-		return doc.MediaType
+	if !general(declared) {
+		return declared
 	}
-	return declared
+	var doc struct {
+		SchemaVersion int
+		MediaType     string
+		Signatures    []json.RawMessage
+	}
+	switch {
+	case json.Unmarshal(raw, &doc) != nil:
+		return ""
+	case doc.SchemaVersion == 1 && len(doc.Signatures) > 0:
+		return schema1.MediaTypeSigned
+	case doc.SchemaVersion == 1:
+		return schema1.MediaType
+	}
+	return doc.MediaType
+}
+
+// contradiction is the error of a manifest that calls itself something else
+// than the registry does, as either may be a lie (OCI distribution
+// specification, "Pulling manifests").
+func contradiction(raw []byte, said string) error {
+	var doc struct{ MediaType string }
+	if json.Unmarshal(raw, &doc) != nil || doc.MediaType == "" || doc.MediaType == said || !manifestType(said) {
+		return nil
+	}
+	return fmt.Errorf("calls it %s, but it says that it is %.100q", said, doc.MediaType)
+}
+
+// manifestType reports whether objects of the type are manifests, rather than
+// blobs.
+func manifestType(t string) bool {
+	switch t {
+	case ocispec.MediaTypeImageIndex, dockerIndex, ocispec.MediaTypeImageManifest, dockerManifest:
+		return true
+	}
+	return schema1.IsMediaType(t)
 }

@@ -32,6 +32,7 @@ const imageManifest = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image
 
 func TestManifestAnswers(t *testing.T) {
 	t.Parallel()
+	const untyped = `{"schemaVersion":2}`
 	right, other := digest.FromString(imageManifest), digest.FromString("other")
 	sha512 := digest.SHA512.FromString(imageManifest)
 	for _, tt := range []struct {
@@ -42,11 +43,12 @@ func TestManifestAnswers(t *testing.T) {
 		mediaType    string
 		err          error
 	}{
-		{name: "tag", target: ":v1", header: map[string]string{"Content-Type": ocispec.MediaTypeImageIndex + "; charset=utf-8", "Docker-Content-Digest": right.String()}, digest: right, mediaType: ocispec.MediaTypeImageIndex},
-		{name: "tag, no digest declared", target: ":v1", header: map[string]string{"Content-Type": dockerManifest}, digest: right, mediaType: dockerManifest},
-		{name: "no tag", target: "", header: map[string]string{"Content-Type": dockerManifest}, digest: right, mediaType: dockerManifest},
+		{name: "tag", target: ":v1", header: map[string]string{"Content-Type": ocispec.MediaTypeImageManifest + "; charset=utf-8", "Docker-Content-Digest": right.String()}, digest: right, mediaType: ocispec.MediaTypeImageManifest},
+		{name: "tag, no digest declared", target: ":v1", header: map[string]string{"Content-Type": dockerManifest}, body: untyped, digest: digest.FromString(untyped), mediaType: dockerManifest},
+		{name: "no tag", target: "", header: map[string]string{"Content-Type": dockerIndex}, body: untyped, digest: digest.FromString(untyped), mediaType: dockerIndex},
 		{name: "no type declared", target: ":v1", header: map[string]string{"Content-Type": "application/json"}, digest: right, mediaType: ocispec.MediaTypeImageManifest},
-		{name: "sha512", target: "@" + sha512.String(), header: map[string]string{"Content-Type": dockerManifest}, digest: sha512, mediaType: dockerManifest},
+		{name: "another type declared", target: ":v1", header: map[string]string{"Content-Type": dockerManifest}, err: ErrAnswer},
+		{name: "sha512", target: "@" + sha512.String(), header: map[string]string{"Content-Type": ocispec.MediaTypeImageManifest}, digest: sha512, mediaType: ocispec.MediaTypeImageManifest},
 		{name: "tag, other digest declared", target: ":v1", header: map[string]string{"Docker-Content-Digest": other.String()}, err: ErrVerify},
 		{name: "malformed digest declared", target: ":v1", header: map[string]string{"Docker-Content-Digest": "sha256:1"}, err: ErrVerify},
 		{name: "digest, other content", target: "@" + other.String(), err: ErrVerify},
@@ -77,7 +79,7 @@ func TestManifestAnswers(t *testing.T) {
 			if desc.Digest != want.Digest || desc.MediaType != want.MediaType || desc.Size != want.Size || !bytes.Equal(raw, []byte(body)) {
 				t.Errorf("%+v", desc)
 			}
-			if got := s.requests()[0].Header.Get("Accept"); got != accept {
+			if got := s.requests()[0].Header.Get("Accept"); got != acceptNew+", "+acceptOld {
 				t.Errorf("Accept %q", got)
 			}
 		})

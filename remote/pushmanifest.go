@@ -149,7 +149,7 @@ func (c *Client) tagReferrer(ctx context.Context, ref reference.Named, subject d
 		var there bool
 		err := c.attempt(ctx, asking{reference.Domain(ref), push}, newPace(c.o.Retry), func(e *endpoint, p *pace) error {
 			var err error
-			there, err = c.addReferrer(ctx, document{e, pushing(reference.Path(ref)), referrersTag(subject), ""}, entry, p)
+			there, err = c.addReferrer(ctx, document{e, pushing(reference.Path(ref)), referrersTag(subject), "", acceptNew}, entry, p)
 			return err
 		})
 		if there {

@@ -72,7 +72,7 @@ func (c *Client) referrersFrom(ctx context.Context, s subject, p *pace) ([]ocisp
 			return found, err
 		}
 	}
-	index, _, err := c.referrersTagged(ctx, document{s.endpoint, pulling(s.repo), referrersTag(s.digest), ""}, p)
+	index, _, err := c.referrersTagged(ctx, document{s.endpoint, pulling(s.repo), referrersTag(s.digest), "", acceptNew}, p)
 	return sound(index.Manifests), err
 }
 
