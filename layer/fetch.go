@@ -4,47 +4,58 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"slices"
 	"sync"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 )
 
 const (
-	maxMemory   = 64 << 20  // bytes of a layer's spans on their way, a single longer one apart
-	maxRequests = 4         // requests that one read has under way
-	maxCLen     = 128 << 20 // bytes of a span in the blob
-	spanCost    = 4 << 10   // bytes that a span on its way takes beside its data
+	maxMemory = 64 << 20  // bytes of a layer's spans on their way, a single longer one apart
+	maxCLen   = 128 << 20 // bytes of a span in the blob
+	spanCost  = 4 << 10   // bytes that a span on its way takes beside its data
 )
 
 // deliver hands a span's verified bytes, or why there are none, to those who
 // wait for it. It is called once per span.
 type deliver func(span int, data []byte, err error)
 
-// fetch is the flight.Work of a layer: it delivers the claimed spans from the
+// fetch is the flight.Work of readers: it delivers the claimed spans from the
 // store or else from the blob, and stores what it has fetched.
 func (l *Layer) fetch(ctx context.Context, claimed []int, done func(int, []byte, error)) {
-	if !l.x.seekable() {
-		if missing := l.deliverKept(claimed, l.readWhole, done); len(missing) > 0 {
-			l.restream(ctx, missing, done)
-		}
-		return
-	}
-	missing := l.deliverKept(claimed, l.readKept, done)
-	if l.x.Info.Digests == OfBlob {
-		l.fetchLinked(ctx, missing, done)
-		return
+	l.fetchBy(ctx, claimed, readLimits(), done)
+}
+
+func (l *Layer) fetchBy(ctx context.Context, claimed []int, lim planLimits, done deliver) {
+	slices.Sort(claimed)
+	done = l.noticing(done)
+	l.share(ctx, l.deliverKept(claimed, l.readKept, done), done, func(missing []int, done deliver) {
+		l.fetchRanges(ctx, missing, lim, done)
+	})
+}
+
+// fetchRanges fetches and delivers spans by requests for their own bytes.
+func (l *Layer) fetchRanges(ctx context.Context, missing []int, lim planLimits, done deliver) {
+	linked := l.x.Info.Digests == OfBlob
+	if linked {
+		missing, lim = l.deliverLies(missing, done), linkedLimits(lim)
 	}
 	var g errgroup.Group
-	g.SetLimit(maxRequests)
-	for _, r := range plan(l.x.Spans, missing, planLimits{gap: planGap, run: planRun}) {
+	g.SetLimit(lim.requests)
+	for _, r := range plan(l.x.Spans, missing, lim) {
 		g.Go(func() error {
-			rest, err := l.fetchRun(ctx, r, done)
+			body := &spanReader{src: l.src, end: r.end()}
+			var rest []int
+			var err error
+			if linked {
+				rest, err = l.readLinked(ctx, body, r.spans, l.again, done)
+			} else {
+				rest, err = l.readRun(ctx, body, r.spans, func(i int, blob []byte) { l.land(ctx, i, blob, done) })
+			}
 			for _, i := range rest {
 				done(i, nil, spanError(i, err))
 			}
-			return nil
+			return body.close()
 		})
 	}
 	_ = g.Wait() // each span has its own outcome
@@ -99,34 +110,25 @@ func (l *Layer) readKept(i int, p []byte) bool {
 	return true
 }
 
-// fetchRun fetches and delivers the spans of a run, each as soon as its bytes
-// are there. It returns the spans it got no bytes for, and why.
-func (l *Layer) fetchRun(ctx context.Context, r run, done deliver) ([]int, error) {
+// readRun reads the spans of a run and hands the bytes of each to land, in a
+// goroutine of its own, as soon as they are there. It returns the spans it got
+// no bytes for, and why.
+func (l *Layer) readRun(ctx context.Context, body *spanReader, spans []int, land func(i int, blob []byte)) ([]int, error) {
 	var decoding sync.WaitGroup
 	defer decoding.Wait()
-	var body *spanReader
-	for k, i := range r.spans {
+	for k, i := range spans {
 		weight, err := l.reserve(ctx, i)
 		if err != nil {
-			return r.spans[k:], err
+			return spans[k:], err
 		}
-		if body == nil {
-			rc, err := l.src.ReadRange(ctx, r.off, r.n)
-			if err != nil {
-				l.memory.Release(weight)
-				return r.spans[k:], err
-			}
-			defer rc.Close()
-			body = &spanReader{r: rc, at: r.off}
-		}
-		blob, err := body.next(&l.x.Spans[i])
+		blob, err := body.next(ctx, &l.x.Spans[i])
 		if err != nil {
 			l.memory.Release(weight)
-			return r.spans[k:], err
+			return spans[k:], err
 		}
 		decoding.Go(func() {
 			defer l.memory.Release(weight)
-			l.land(ctx, i, blob, done)
+			land(i, blob)
 		})
 	}
 	return nil, nil
@@ -142,46 +144,11 @@ func (l *Layer) reserve(ctx context.Context, i int) (int64, error) {
 	return weight, l.memory.Acquire(ctx, weight)
 }
 
-// spanReader reads the bytes of spans, in blob order.
-type spanReader struct {
-	r    io.Reader
-	at   int64  // where r stands in the blob
-	last []byte // of the span before
-}
-
-func (r *spanReader) next(sp *Span) ([]byte, error) {
-	p := make([]byte, sp.CLen)
-	shared := int64(0)
-	if sp.Off < r.at {
-		shared = min(r.at-sp.Off, sp.CLen, int64(len(r.last)))
-		copy(p, r.last[len(r.last)-int(r.at-sp.Off):])
-	}
-	err := readBlob(r.r, max(sp.Off-r.at, 0), p[shared:])
-	r.at, r.last = sp.Off+sp.CLen, p
-	return p, err
-}
-
-// readBlob skips skip bytes of r and fills p with those that follow.
-func readBlob(r io.Reader, skip int64, p []byte) error {
-	_, err := io.CopyN(io.Discard, r, skip)
-	if err == nil {
-		_, err = io.ReadFull(r, p)
-	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		// io.EOF must not pass for the end of a file.
-		return fmt.Errorf("body ends early: %w", errdefs.ErrUnavailable)
-	}
-	return err
-}
-
-// land delivers and stores span i, whose bytes of the blob are given. Bytes
-// that prove wrong are fetched once more, as a proxy or a mirror may have
-// handed out bad ones.
+// land delivers and stores span i, whose bytes of the blob are given.
 func (l *Layer) land(ctx context.Context, i int, blob []byte, done deliver) {
 	data, err := l.decode(ctx, i, blob)
-	if err != nil && ctx.Err() == nil {
-		l.log.WithError(err).Warn("fetching a span again")
-		data, err = l.refetch(ctx, i, err)
+	if err != nil {
+		data, err = l.again(ctx, i, err)
 	}
 	if err != nil {
 		done(i, nil, err)
@@ -191,19 +158,27 @@ func (l *Layer) land(ctx context.Context, i int, blob []byte, done deliver) {
 	done(i, data, nil)
 }
 
-// refetch fetches span i after a first try that ended with cause.
-func (l *Layer) refetch(ctx context.Context, i int, cause error) ([]byte, error) {
-	sp := &l.x.Spans[i]
-	body, err := l.src.ReadRange(ctx, sp.Off, sp.CLen)
-	if err != nil {
-		return nil, fmt.Errorf("%w; fetched again: %w", cause, err)
+// again fetches span i anew, whose bytes proved wrong as cause tells: a proxy or
+// a mirror may have handed out bad ones.
+func (l *Layer) again(ctx context.Context, i int, cause error) ([]byte, error) {
+	for try := 0; try < maxAgain && ctx.Err() == nil; try++ {
+		l.log.WithError(cause).Warn("fetching a span again")
+		if err := pause(ctx, try); err != nil {
+			return nil, err
+		}
+		sp := &l.x.Spans[i]
+		body := &spanReader{src: l.src, end: sp.Off + sp.CLen}
+		blob, err := body.next(ctx, sp)
+		if err = errors.Join(err, body.close()); err != nil {
+			return nil, fmt.Errorf("%w; fetched again: %w", cause, err)
+		}
+		data, err := l.decode(ctx, i, blob)
+		if err == nil {
+			return data, nil
+		}
+		cause = err
 	}
-	defer body.Close()
-	blob := make([]byte, sp.CLen)
-	if err := readBlob(body, 0, blob); err != nil {
-		return nil, fmt.Errorf("%w; fetched again: %w", cause, err)
-	}
-	return l.decode(ctx, i, blob)
+	return nil, cause
 }
 
 // decode returns the verified bytes of span i.
@@ -222,6 +197,7 @@ func (l *Layer) decode(ctx context.Context, i int, blob []byte) ([]byte, error) 
 // keep stores a verified span. A full disk makes reads slow, not wrong.
 func (l *Layer) keep(i int, data []byte) {
 	if err := l.store.Put(i, l.x.Spans[i].Addr, data); err != nil {
+		l.refusal.Store(&err)
 		l.complain(err)
 	}
 }

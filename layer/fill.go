@@ -2,19 +2,154 @@ package layer
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/peelfs/peel/internal/flight"
 )
 
-// Fill makes all spans present. done counts the compressed bytes of those that
-// are, and never exceeds the blob's size.
+const (
+	fillRun      = 32 << 20 // bytes of the blob in one request
+	fillRequests = 3        // under way at once
+	fillHeld     = 16 << 20 // bytes of spans that a request's waiter holds on to
+)
+
+// Fill makes all spans present, those of readers being fetched at the time
+// included. done, which may be nil, is set to the compressed bytes of spans that
+// are present and raised as others come, to the blob's size in the end. The error
+// is the first one, of ctx, the source or the store, or ErrVerify; what has been
+// fetched until then stays. Where the blob is read from its beginning, that goes
+// on when ctx ends, until Close.
 func (l *Layer) Fill(ctx context.Context, done *atomic.Int64) error {
-	p := make([]byte, 1)
-	for i := range l.x.Spans {
-		sp := &l.x.Spans[i]
-		if _, err := l.ReadAt(ctx, p, sp.Addr); err != nil {
+	if done == nil {
+		done = new(atomic.Int64)
+	}
+	f := &filling{l: l, done: done}
+	if err := f.run(ctx); err != nil {
+		return fmt.Errorf("layer %s: %w", l.x.blob(), err)
+	}
+	done.Store(l.x.Info.BlobSize)
+	return nil
+}
+
+// filling is a Fill under way.
+type filling struct {
+	l    *Layer
+	done *atomic.Int64
+}
+
+func (f *filling) run(ctx context.Context) error {
+	l := f.l
+	missing := l.missing(0, len(l.x.Spans))
+	present := l.x.Info.BlobSize
+	for _, i := range missing {
+		present -= l.x.share(i)
+	}
+	f.done.Store(present)
+	if !l.byPass() {
+		err := f.byRanges(ctx, missing)
+		if !errdefs.IsNotImplemented(err) || !l.byPass() {
 			return err
 		}
-		done.Store(min(max(done.Load(), sp.Off+sp.CLen), l.x.Info.BlobSize))
+		missing = l.missing(0, len(l.x.Spans))
+	}
+	missing = l.deliverKept(missing, l.readKept, func(i int, _ []byte, _ error) { f.count(i) })
+	return f.wait(ctx, l.passes, missing, l.fetchPass)
+}
+
+// share returns how many of the blob's bytes count as those of span i. All
+// spans together have all.
+func (x *Index) share(i int) int64 {
+	from, end := int64(0), x.Info.BlobSize
+	if !x.seekable() {
+		at := func(addr int64) int64 { return int64(float64(end) * float64(addr) / float64(x.Info.AddrSize)) }
+		s := &x.Spans[i]
+		if i < len(x.Spans)-1 {
+			return at(s.Addr+s.Len) - at(s.Addr)
+		}
+		return end - at(s.Addr)
+	}
+	if i > 0 {
+		from = x.Spans[i].Off
+	}
+	if i < len(x.Spans)-1 {
+		end = x.Spans[i+1].Off
+	}
+	return end - from
+}
+
+// byRanges fetches spans by long requests.
+func (f *filling) byRanges(ctx context.Context, missing []int) error {
+	l := f.l
+	work := func(ctx context.Context, claimed []int, done func(int, []byte, error)) {
+		l.fetchBy(ctx, claimed, planLimits{gap: planGap, run: fillRun, requests: 1}, done)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(fillRequests)
+	if l.x.Info.Digests == OfBlob {
+		g.SetLimit(1) // each run needs what the one before it ends with
+	}
+	for _, r := range plan(l.x.Spans, missing, planLimits{gap: planGap, run: fillRun}) {
+		g.Go(func() error { return f.wait(ctx, l.flights, r.spans, work) })
+	}
+	return g.Wait()
+}
+
+// wait has work fetch spans at once, and waits for some of them at a time.
+func (f *filling) wait(ctx context.Context, g *flight.Group[int, []byte], spans []int, work flight.Work[int, []byte]) error {
+	for len(spans) > 0 {
+		n, held := 1, f.l.x.Spans[spans[0]].Len
+		for n < len(spans) && held+f.l.x.Spans[spans[n]].Len <= fillHeld {
+			held += f.l.x.Spans[spans[n]].Len
+			n++
+		}
+		var want []int
+		for _, i := range spans[:n] {
+			if f.l.store.Has(i) {
+				f.count(i)
+			} else {
+				want = append(want, i)
+			}
+		}
+		spans = spans[n:]
+		ahead := f.absent(spans)
+		if len(want) == 0 {
+			continue
+		}
+		err := g.Do(ctx, flight.Request[int, []byte]{Want: want, Extra: ahead, Work: work, Got: func(i int, _ []byte) { f.count(i) }})
+		if err == nil {
+			err = f.check(want)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+func (f *filling) count(i int) { f.done.Add(f.l.x.share(i)) }
+
+// absent returns those of the spans that are not stored.
+func (f *filling) absent(spans []int) (absent []int) {
+	for _, i := range spans {
+		if !f.l.store.Has(i) {
+			absent = append(absent, i)
+		}
+	}
+	return absent
+}
+
+// check tells why spans that came are not stored.
+func (f *filling) check(spans []int) error {
+	absent := f.absent(spans)
+	if len(absent) == 0 {
+		return nil
+	}
+	if err := f.l.refusal.Load(); err != nil {
+		return spanError(absent[0], *err)
+	}
+	return spanError(absent[0], fmt.Errorf("gone from the store: %w", errdefs.ErrResourceExhausted))
 }

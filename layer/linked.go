@@ -5,9 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/peelfs/peel/layer/inflate"
 )
@@ -17,93 +16,87 @@ import (
 // believed only if its window is what the span before it ends with, and that
 // one is read for the purpose if nobody has it yet.
 
-// fetchLinked is fetch for such layers.
-func (l *Layer) fetchLinked(ctx context.Context, missing []int, done deliver) {
-	missing = slices.DeleteFunc(missing, func(i int) bool {
+// linkedLimits have neighbours read by one request, since each request costs the
+// bytes of the span before it.
+func linkedLimits(lim planLimits) planLimits {
+	return planLimits{run: math.MaxInt64, requests: lim.requests}
+}
+
+// deliverLies delivers those of the spans of which the index is known to say
+// something wrong, and returns the others.
+func (l *Layer) deliverLies(missing []int, done deliver) []int {
+	return slices.DeleteFunc(missing, func(i int) bool {
 		err, lies := l.lies.Load(i)
 		if lies {
 			done(i, nil, err.(error)) //nolint:forcetypeassert // nothing else is stored
 		}
 		return lies
 	})
-	var g errgroup.Group
-	g.SetLimit(maxRequests)
-	for len(missing) > 0 {
-		n := 1
-		for n < len(missing) && missing[n] == missing[n-1]+1 {
-			n++
-		}
-		group := missing[:n]
-		missing = missing[n:]
-		g.Go(func() error {
-			rest, err := l.fetchGroup(ctx, group, done)
-			for _, i := range rest {
-				done(i, nil, spanError(i, err))
-			}
-			return nil
-		})
-	}
-	_ = g.Wait() // each span has its own outcome
 }
 
-// fetchGroup fetches and delivers neighbouring spans in order. It returns those
-// it could not deliver, and why.
-func (l *Layer) fetchGroup(ctx context.Context, group []int, done deliver) ([]int, error) {
-	first := group[0]
-	tail := l.tailBefore(first)
-	if tail == nil {
-		first--
-	}
-	last := &l.x.Spans[group[len(group)-1]]
-	off := l.x.Spans[first].Off
-	body, err := l.src.ReadRange(ctx, off, last.Off+last.CLen-off)
-	if err != nil {
-		return group, err
-	}
-	defer body.Close()
-	r := &spanReader{r: body, at: off}
-	for i := first; i <= group[len(group)-1]; i++ {
-		rest := group[max(i-group[0], 0):]
-		weight, err := l.reserve(ctx, i)
+// retry is what to do with a span whose bytes proved wrong, as cause tells.
+type retry func(ctx context.Context, i int, cause error) ([]byte, error)
+
+// readLinked reads and delivers spans in order. It returns those it could not
+// deliver, and why.
+func (l *Layer) readLinked(ctx context.Context, body *spanReader, spans []int, again retry, done deliver) ([]int, error) {
+	var tail []byte
+	for k, i := range spans {
+		if k == 0 || spans[k-1] != i-1 {
+			tail = l.tailBefore(i)
+		}
+		if tail == nil { // somebody has to tell what lies before
+			before, err := l.linkedSpan(ctx, body, i-1, nil, again)
+			if err != nil {
+				return spans[k:], err
+			}
+			tail = tailOf(before)
+		}
+		data, err := l.linkedSpan(ctx, body, i, tail, again)
 		if err != nil {
-			return rest, err
+			return spans[k:], err
 		}
-		data, err := l.linkedSpan(ctx, r, i, tail)
-		l.memory.Release(weight)
-		if err != nil {
-			return rest, err
-		}
-		if i >= group[0] {
-			l.keep(i, data)
-			done(i, data, nil)
-		}
-		tail = data[max(0, len(data)-inflate.WindowSize):]
+		l.keep(i, data)
+		done(i, data, nil)
+		tail = tailOf(data)
 	}
 	return nil, nil
 }
 
-// linkedSpan decodes the next span of r, and compares its window with tail,
+func tailOf(data []byte) []byte { return data[max(0, len(data)-inflate.WindowSize):] }
+
+// linkedSpan decodes the next span of body, and compares its window with tail,
 // what the span before it ends with; nil for a span that only leads in. What it
 // ends with itself has to be the next one's window.
-func (l *Layer) linkedSpan(ctx context.Context, r *spanReader, i int, tail []byte) ([]byte, error) {
-	blob, err := r.next(&l.x.Spans[i])
+func (l *Layer) linkedSpan(ctx context.Context, body *spanReader, i int, tail []byte, again retry) ([]byte, error) {
+	weight, err := l.reserve(ctx, i)
+	if err != nil {
+		return nil, err
+	}
+	defer l.memory.Release(weight)
+	blob, err := body.next(ctx, &l.x.Spans[i])
 	if err != nil {
 		return nil, err
 	}
 	data, err := l.decode(ctx, i, blob)
-	if err != nil && ctx.Err() == nil {
-		l.log.WithError(err).Warn("fetching a span again")
-		data, err = l.refetch(ctx, i, err)
+	if err != nil {
+		data, err = again(ctx, i, err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if err := errors.Join(l.x.fits(i, tail), l.x.fits(i+1, data)); err != nil {
+		err = &lieError{err}
 		l.lies.Store(i, spanError(i, err)) // fetching it again would not help
 		return nil, err
 	}
 	return data, nil
 }
+
+// lieError: what the index says of a span is wrong, whatever its bytes.
+type lieError struct{ error }
+
+func (e *lieError) Unwrap() error { return e.error }
 
 // fits compares the window of span i with what the span before it ends with.
 func (x *Index) fits(i int, tail []byte) error {

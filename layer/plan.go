@@ -15,9 +15,13 @@ const (
 
 // planLimits bound the requests of a plan.
 type planLimits struct {
-	gap int64 // bytes between two spans that are read for nothing rather than asked around
-	run int64 // bytes of one request, unless a single span is longer
+	gap      int64 // bytes between two spans that are read for nothing rather than asked around
+	run      int64 // bytes of one request, unless a single span is longer
+	requests int   // that are under way at once
 }
+
+// readLimits are those of a read.
+func readLimits() planLimits { return planLimits{gap: planGap, run: planRun, requests: 4} }
 
 // run is one request: the blob's bytes [off, off+n), which hold those of spans
 // in blob order, with a byte of overlap at most and gaps of at most planLimits.gap.

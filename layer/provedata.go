@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/peelfs/peel/layer/inflate"
@@ -82,8 +81,8 @@ func (p *proof) readTar(b []byte, addr int64) error {
 // tar what files have of it.
 func (p *proof) spans(ctx context.Context, blob Source) (err error) {
 	slices.SortFunc(p.runs, func(a, b fileRun) int { return cmp.Compare(a.Addr, b.Addr) })
-	in := &blobReader{x: p.claimed, src: blob}
-	defer func() { err = errors.Join(err, in.close()) }()
+	in := newBlobReader(p.claimed, blob)
+	defer func() { err = errors.Join(err, in.in.close()) }()
 	var open []fileRun // those of which this span has some, or the one before had
 	next := 0
 	for i := range p.claimed.Spans {
@@ -195,10 +194,16 @@ func (p *proof) readFile(b []byte, in *Inode, off int64) error {
 // request.
 type blobReader struct {
 	x    *Index
-	src  Source
-	body io.Closer
 	in   spanReader
 	data []byte
+}
+
+func newBlobReader(x *Index, src Source) *blobReader {
+	r := &blobReader{x: x, in: spanReader{src: src}}
+	if n := len(x.Spans); n > 0 {
+		r.in.end = x.Spans[n-1].Off + x.Spans[n-1].CLen
+	}
+	return r
 }
 
 // room returns n bytes that are free until the next call.
@@ -209,27 +214,13 @@ func (r *blobReader) room(n int64) []byte {
 
 // read decodes span i into dst.
 func (r *blobReader) read(ctx context.Context, i int, dst []byte) error {
-	s, last := &r.x.Spans[i], &r.x.Spans[len(r.x.Spans)-1]
+	s := &r.x.Spans[i]
 	if s.CLen > maxCLen {
 		return fmt.Errorf("%w: span %d: %w", ErrVerify, i, limit("compressed bytes", s.CLen, maxCLen))
 	}
-	if r.body == nil {
-		body, err := r.src.ReadRange(ctx, s.Off, last.Off+last.CLen-s.Off)
-		if err != nil {
-			return err
-		}
-		r.body, r.in = body, spanReader{r: body, at: s.Off}
-	}
-	blob, err := r.in.next(s)
+	blob, err := r.in.next(ctx, s)
 	if err != nil {
 		return spanError(i, err)
 	}
 	return r.x.decodeSpan(i, blob, dst)
-}
-
-func (r *blobReader) close() error {
-	if r.body == nil {
-		return nil
-	}
-	return r.body.Close()
 }

@@ -39,13 +39,18 @@ type Layer struct {
 	store Store
 	log   *logrus.Entry
 
-	streams  streams
-	flights  *flight.Group[int, []byte] // by span
-	memory   *semaphore.Weighted        // bytes of spans on their way, see spanWeight
-	decoders *semaphore.Weighted
-	sick     sync.Once // reports a store that takes or gives no bytes
-	outage   atomic.Pointer[outage]
-	lies     sync.Map // span to error: what the index says of it is wrong
+	streams   streams
+	flights   *flight.Group[int, []byte] // by span: of requests for ranges
+	passes    *flight.Group[int, []byte] // likewise: of reading the blob from its beginning
+	memory    *semaphore.Weighted        // bytes of spans on their way, see reserve
+	decoders  *semaphore.Weighted
+	sick      sync.Once             // reports a store that takes or gives no bytes
+	refusal   atomic.Pointer[error] // the last one of a store that took no bytes
+	unshared  sync.Once             // reports a store that takes no claims
+	outage    atomic.Pointer[outage]
+	lies      sync.Map     // span to error: what the index says of it is wrong
+	rangeless atomic.Int64 // until when no ranges are asked for, in nanoseconds since 1970
+	wholly    sync.Once    // reports a source without ranges
 }
 
 // outage is a source that used up its patience not long ago.
@@ -62,19 +67,15 @@ const (
 // New returns a layer whose index is x, whose blob is src, and whose spans are
 // kept in store. It does no I/O. The caller closes the layer before the parts.
 func New(x *Index, src Source, store Store, o Options) *Layer {
-	grace := flight.Grace
-	if !x.seekable() {
-		// What a stream has passed is lost unless it has been stored: the
-		// next reader would begin anew.
-		grace = flight.ToTheEnd
-	}
 	if o.Log == nil {
 		o.Log = silence()
 	}
 	return &Layer{
 		x: x, src: src, store: store,
-		log:      o.Log.WithField("layer", x.blob()),
-		flights:  flight.New[int, []byte](grace),
+		log:     o.Log.WithField("layer", x.blob()),
+		flights: flight.New[int, []byte](flight.Grace),
+		// A pass that is given up begins anew with the next reader.
+		passes:   flight.New[int, []byte](flight.ToTheEnd),
 		memory:   semaphore.NewWeighted(maxMemory),
 		decoders: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
 	}
@@ -107,6 +108,7 @@ func (l *Layer) Present() int64 {
 // them fail, as do later ones of what is not in the store.
 func (l *Layer) Close() error {
 	l.flights.Close()
+	l.passes.Close()
 	return nil
 }
 
@@ -135,7 +137,7 @@ func (l *Layer) read(ctx context.Context, p []byte, addr int64) error {
 	switch {
 	case !stored:
 		return l.readCold(ctx, p, addr, ahead)
-	case len(ahead) > 0 && l.x.seekable():
+	case len(ahead) > 0 && !l.byPass():
 		// Nobody waits for this, so nobody cares how it ends.
 		_ = l.flights.Do(ctx, flight.Request[int, []byte]{Extra: ahead, Work: l.fetch})
 	}
@@ -179,26 +181,31 @@ func (l *Layer) readCold(ctx context.Context, p []byte, addr int64, ahead []int)
 		at := l.x.Spans[i].Addr
 		copy(p[max(at-addr, 0):], data[max(addr-at, 0):])
 	}
-	if !l.x.seekable() {
-		// The pass over the blob fills all that is missing, so it is worth
-		// looking first whether it can be avoided.
-		if want = l.deliverKept(want, l.readKept, func(i int, data []byte, _ error) { take(i, data) }); len(want) == 0 {
-			return nil
+	wanted := flight.Request[int, []byte]{Want: want, Extra: ahead, Work: l.fetch, Got: take}
+	if !l.byPass() {
+		if err := l.fetchFor(ctx, l.flights, wanted); !errdefs.IsNotImplemented(err) || !l.byPass() {
+			return err
 		}
-		ahead = l.missing(0, len(l.x.Spans))
 	}
-	return l.fetchFor(ctx, flight.Request[int, []byte]{Want: want, Extra: ahead, Work: l.fetch, Got: take})
+	// A pass fills all that is missing, so it is worth looking first whether it
+	// can be avoided.
+	wanted.Want = l.deliverKept(want, l.readKept, func(i int, data []byte, _ error) { take(i, data) })
+	if len(wanted.Want) == 0 {
+		return nil
+	}
+	wanted.Extra, wanted.Work = l.missing(0, len(l.x.Spans)), l.fetchPass
+	return l.fetchFor(ctx, l.passes, wanted)
 }
 
 // fetchFor waits for what a reader wants. The kernel asks again for a page that
 // it could not read ahead: a reader must not wait a second time for a source
 // that has just used up its retries.
-func (l *Layer) fetchFor(ctx context.Context, r flight.Request[int, []byte]) error {
+func (l *Layer) fetchFor(ctx context.Context, g *flight.Group[int, []byte], r flight.Request[int, []byte]) error {
 	start := time.Now()
 	if o := l.outage.Load(); o != nil && start.Before(o.until) {
 		return o.err
 	}
-	err := l.flights.Do(ctx, r)
+	err := g.Do(ctx, r)
 	if now := time.Now(); errdefs.IsUnavailable(err) && now.Sub(start) > longWait {
 		l.outage.Store(&outage{err, now.Add(outageFor)})
 	}

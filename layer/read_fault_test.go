@@ -19,18 +19,21 @@ import (
 	"github.com/peelfs/peel/internal/flat"
 )
 
-func TestWrongBytesAreFetchedOnceMoreAndNeverServed(t *testing.T) {
+func TestWrongBytesAreFetchedAgainAndNeverServed(t *testing.T) {
 	t.Parallel()
 	always := func(int64) bool { return true }
 	once := func(request int64) bool { return request == 1 }
+	long := func(request int64) bool { return request <= maxAgain }
 	for _, form := range forms() {
 		for _, tc := range []struct {
-			name string
-			flip func(int64) bool
-			err  error
+			name     string
+			flip     func(int64) bool
+			err      error
+			requests int64
 		}{
-			{"a bad proxy once", once, nil},
-			{"a bad registry", always, ErrVerify},
+			{"a bad proxy once", once, nil, 2},
+			{"a bad proxy for long", long, nil, 1 + maxAgain},
+			{"a bad registry", always, ErrVerify, 1 + maxAgain},
 		} {
 			t.Run(form+"/"+tc.name, func(t *testing.T) {
 				t.Parallel()
@@ -41,8 +44,8 @@ func TestWrongBytesAreFetchedOnceMoreAndNeverServed(t *testing.T) {
 				p := make([]byte, 60_000)
 				at := files(b.x)["/f0000"].Addr
 				n, err := l.ReadAt(t.Context(), p, at)
-				if !errors.Is(err, tc.err) || w.requests.Load() != 2 {
-					t.Fatalf("error %v, want %v; %d requests, want 2", err, tc.err, w.requests.Load())
+				if !errors.Is(err, tc.err) || w.requests.Load() != tc.requests {
+					t.Fatalf("error %v, want %v; %d requests, want %d", err, tc.err, w.requests.Load(), tc.requests)
 				}
 				if err == nil {
 					if !bytes.Equal(p, b.space[at:][:n]) {
@@ -101,22 +104,34 @@ func TestBrokenWire(t *testing.T) {
 	}
 }
 
-// When a body dies, the spans that came before have been served.
-func TestSpansBeforeADeadBodyAreServed(t *testing.T) {
+// A body that ends early is taken up where it ended, and what came before has
+// been served.
+func TestBodyThatEndsEarlyIsTakenUp(t *testing.T) {
 	t.Parallel()
-	b := bottle(t, "estargz", 256<<10)
-	s := newShelf(b.x)
-	l := b.open(t, &wire{cut: func(int64) bool { return true }}, s, Options{})
-	_, err := l.ReadAt(t.Context(), make([]byte, 256<<10), 0)
-	last := b.x.Spans[3]
-	var want int64
-	for _, sp := range b.x.Spans[:4] {
-		if sp.Off+sp.CLen <= (b.x.Spans[0].Off+last.Off+last.CLen)/2 {
-			want += sp.Len
-		}
-	}
-	if !errdefs.IsUnavailable(err) || l.Present() != want || want == 0 {
-		t.Errorf("error %v, %d bytes present; want unavailable, %d", err, l.Present(), want)
+	const spans = 4
+	for _, tc := range []struct {
+		name     string
+		cut      func(int64) bool
+		present  int
+		requests int64
+	}{
+		{"once", func(request int64) bool { return request == 1 }, spans, 2},
+		{"always", func(int64) bool { return true }, spans - 1, 3 + maxAgain}, // a body has half of what is asked for
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			b := bottle(t, "estargz", spans*64<<10)
+			w := &wire{cut: tc.cut}
+			l := b.open(t, w, newShelf(b.x), Options{})
+			_, err := l.ReadAt(t.Context(), make([]byte, spans*64<<10), 0)
+			last := b.x.Spans[tc.present-1]
+			if (err == nil) != (tc.present == spans) || err != nil && !errdefs.IsUnavailable(err) {
+				t.Errorf("error %v", err)
+			}
+			if got := l.Present(); got != last.Addr+last.Len || w.requests.Load() != tc.requests {
+				t.Errorf("%d bytes present after %d requests, want %d after %d", got, w.requests.Load(), last.Addr+last.Len, tc.requests)
+			}
+		})
 	}
 }
 

@@ -2,7 +2,6 @@ package layer
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -54,36 +53,4 @@ func (x *Index) eachSpan(r *rangeReader, size int64, visit func(span int, addr i
 		}
 	}
 	return nil
-}
-
-// restream delivers and stores spans of a layer that can only be read from its
-// beginning. Like a span that can be fetched alone, a stream that proves wrong
-// gets a second chance.
-func (l *Layer) restream(ctx context.Context, missing []int, done deliver) {
-	left := make(map[int]bool, len(missing))
-	for _, i := range missing {
-		left[i] = true
-	}
-	visit := func(i int, _ int64, data []byte) error {
-		if left[i] {
-			delete(left, i)
-			l.keep(i, data)
-			done(i, bytes.Clone(data), nil)
-		}
-		if len(left) == 0 {
-			return errStop
-		}
-		return nil
-	}
-	err := l.x.restream(ctx, l.src, visit)
-	if errors.Is(err, ErrVerify) {
-		l.log.WithError(err).Warn("streaming the layer again")
-		err = l.x.restream(ctx, l.src, visit)
-	}
-	if err == nil {
-		err = fmt.Errorf("%w: the stream ended early", ErrMalformed)
-	}
-	for i := range left {
-		done(i, nil, err)
-	}
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-
-	"github.com/containerd/errdefs"
 )
 
 // rangeReader reads a range of a blob and remembers why reading failed, so
@@ -24,7 +22,7 @@ func (r *rangeReader) Read(p []byte) (int, error) {
 	r.left -= int64(n)
 	switch {
 	case err == io.EOF && r.left > 0:
-		r.err = fmt.Errorf("body ends %d bytes early: %w", r.left, errdefs.ErrUnavailable)
+		r.err = fmt.Errorf("%w, by %d bytes", errCutOff, r.left)
 		return n, r.err
 	case err != nil && err != io.EOF:
 		r.err = err
