@@ -140,6 +140,9 @@ func Open(ctx context.Context, ref string, o Options) (*Image, error) {
 	if err := op.load(ctx, m); err != nil {
 		return nil, errors.Join(err, op.abandon(m))
 	}
+	if err := o.Cache.TouchRef(o.refName(r)); err != nil {
+		o.Log.WithError(err).WithField("image", r).Warn("when the image was last used is not known")
+	}
 	m.Local = op.place || !op.docs.asked.Load() && !op.streamed.Load()
 	o.Progress.enter("ready")
 	return m, nil

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -67,7 +68,7 @@ func (a *app) convertCommand() *cobra.Command {
 	return cmd
 }
 
-func (o *convertOptions) run(ctx context.Context, src, dst string) error {
+func (o *convertOptions) run(ctx context.Context, src, dst string) (err error) {
 	j, err := o.prepare(src, dst)
 	if err != nil {
 		return err
@@ -76,12 +77,17 @@ func (o *convertOptions) run(ctx context.Context, src, dst string) error {
 	if err != nil {
 		return err
 	}
-	client, err := o.client(log)
+	from, err := o.source(ctx, j.from, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, from.Close()) }()
+	client, err := o.writer(from, log)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	c := newConversion(client, j, log)
+	c := newConversion(from, j, log)
 	if c.sink, err = j.to.open(client, c.repo); err != nil {
 		return err
 	}
@@ -201,6 +207,9 @@ func parseDestination(s string) (destination, error) {
 	ref, err := manifest.ParseReference(s)
 	if err != nil {
 		return destination{}, err
+	}
+	if ref.Transport() != "" {
+		return destination{}, withRemedy(usagef("peel writes no %s:", ref.Transport()), "write it as oci:DIR[:TAG], or name an image in a registry")
 	}
 	tagged, ok := ref.Named().(reference.NamedTagged)
 	if _, pinned := ref.Digest(); pinned || !ok {

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/peelfs/peel/manifest"
-	"github.com/peelfs/peel/remote"
 )
 
 const (
@@ -34,7 +33,7 @@ const (
 
 // conversion is one run of peel convert.
 type conversion struct {
-	client   *remote.Client
+	from     source
 	job      convertJob
 	repo     reference.Named // of the original
 	sink     convertSink
@@ -48,9 +47,9 @@ type conversion struct {
 	found  map[string]bool // paths of the profile
 }
 
-func newConversion(client *remote.Client, j convertJob, log *logrus.Entry) *conversion {
+func newConversion(from source, j convertJob, log *logrus.Entry) *conversion {
 	return &conversion{
-		client: client, job: j, repo: reference.TrimNamed(j.from.Named()), progress: newConvertProgress(), log: log,
+		from: from, job: j, repo: reference.TrimNamed(j.from.Named()), progress: newConvertProgress(), log: log,
 		slots:  semaphore.NewWeighted(convertLayers),
 		layers: map[digest.Digest]*convertedLayer{}, found: map[string]bool{},
 	}
@@ -60,17 +59,20 @@ func newConversion(client *remote.Client, j convertJob, log *logrus.Entry) *conv
 // then.
 func (c *conversion) run(ctx context.Context) (ocispec.Descriptor, error) {
 	if c.job.platform != nil {
-		img, err := manifest.Resolve(ctx, c.client, c.job.from, *c.job.platform)
+		img, err := manifest.Resolve(ctx, c.from, c.job.from, *c.job.platform)
 		if err == nil {
 			// An image without an index says only in its config what it is for.
-			_, err = manifest.LoadConfig(ctx, c.client, img)
+			_, err = manifest.LoadConfig(ctx, c.from, img)
 		}
 		if err != nil {
 			return ocispec.Descriptor{}, err
 		}
+		if img.Artifact {
+			return c.carry(ctx, img.Desc, img.Raw, c.job.to.tag)
+		}
 		return c.image(ctx, img, c.job.to.tag)
 	}
-	d, raw, err := c.client.Manifest(ctx, c.job.from.Named())
+	d, raw, err := c.from.Manifest(ctx, c.job.from.Named())
 	if err != nil {
 		return d, err
 	}
@@ -144,7 +146,7 @@ func (c *conversion) entry(ctx context.Context, d ocispec.Descriptor, depth int)
 	if err != nil {
 		return d, fmt.Errorf("%w: digest of an entry: %w", manifest.ErrMalformed, err)
 	}
-	_, raw, err := c.client.Manifest(ctx, ref)
+	_, raw, err := c.from.Manifest(ctx, ref)
 	if err != nil {
 		return d, err
 	}
@@ -183,8 +185,8 @@ func (c *conversion) manifest(ctx context.Context, d ocispec.Descriptor, raw []b
 	if d.Platform != nil {
 		platform = *d.Platform
 	}
-	img, err := manifest.Resolve(ctx, held{c.client, d, raw}, pinned, platform)
-	if errors.Is(err, manifest.ErrArtifact) && tag == "" {
+	img, err := manifest.Resolve(ctx, held{c.from, d, raw}, pinned, platform)
+	if errors.Is(err, manifest.ErrArtifact) && tag == "" || err == nil && img.Artifact {
 		return c.carry(ctx, d, raw, tag)
 	}
 	if err != nil {
@@ -193,9 +195,9 @@ func (c *conversion) manifest(ctx context.Context, d ocispec.Descriptor, raw []b
 	return c.image(ctx, img, tag)
 }
 
-// held is a registry whose one manifest is here already.
+// held is a source whose one manifest is here already.
 type held struct {
-	*remote.Client
+	source
 	desc ocispec.Descriptor
 	raw  []byte
 }
@@ -206,8 +208,11 @@ func (h held) Manifest(context.Context, reference.Named) (ocispec.Descriptor, []
 
 // image converts all layers of an image and writes the documents that say so.
 func (c *conversion) image(ctx context.Context, img *manifest.Image, tag string) (ocispec.Descriptor, error) {
+	if err := refuseSchema1(img); err != nil {
+		return img.Desc, err
+	}
 	img.Desc.Platform = &img.Platform // it has been chosen; the configuration may say something else
-	config, err := manifest.LoadConfig(ctx, c.client, img)
+	config, err := manifest.LoadConfig(ctx, c.from, img)
 	if err != nil {
 		return img.Desc, err
 	}
@@ -236,6 +241,14 @@ func (c *conversion) image(ctx context.Context, img *manifest.Image, tag string)
 		return img.Desc, err
 	}
 	return c.put(ctx, m, m.MediaType, tag)
+}
+
+// refuseSchema1 refuses an image whose configuration nobody has written.
+func refuseSchema1(img *manifest.Image) error {
+	if !img.Schema1 {
+		return nil
+	}
+	return withRemedy(fmt.Errorf("to convert manifests of Docker schema 1 is %w", manifest.ErrUnsupported), "write it as a newer one first: peel save -o oci:DIR")
 }
 
 // carry takes over a manifest with all its blobs as they are.

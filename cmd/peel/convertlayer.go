@@ -125,7 +125,7 @@ func (c *conversion) already(ctx context.Context, d ocispec.Descriptor) (bool, e
 	if d.Annotations[mark] == "" || len(c.job.layers.Profile) > 0 {
 		return false, nil
 	}
-	x, err := layer.ReadIndex(ctx, c.client.Open(c.repo, d), d)
+	x, err := layer.ReadIndex(ctx, c.from.Layer(c.repo, d), d)
 	switch {
 	case err == nil:
 		return x.Info.Format == format, nil
@@ -237,7 +237,7 @@ func (c *conversion) openBlob(ctx context.Context, d ocispec.Descriptor) (*blobR
 		return nil, fmt.Errorf("layer %s: %w: %w", d.Digest, layer.ErrMalformed, err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	body, err := c.client.Open(c.repo, d).ReadRange(ctx, 0, d.Size)
+	body, err := c.from.Layer(c.repo, d).ReadRange(ctx, 0, d.Size)
 	if err != nil {
 		cancel()
 		return nil, err

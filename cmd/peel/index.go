@@ -70,12 +70,13 @@ const indexLayers = 4
 // indexing makes the indexes of an image's layers. Each is proved: by a pass
 // over the whole blob, of this run or of an earlier one.
 type indexing struct {
-	client   *remote.Client
+	from     source
+	client   *remote.Client // for writing
 	cache    *cache.Cache
 	log      *logrus.Entry
 	progress *convertProgress
 	image    *manifest.Image
-	diffIDs  []digest.Digest // parallel to image.Layers
+	diffIDs  []digest.Digest // parallel to image.Layers; "" where nobody says it
 }
 
 // indexedLayer is what is told of a layer.
@@ -98,37 +99,43 @@ func (a *app) indexImage(ctx context.Context, r request) (*indexing, []indexedLa
 	if err != nil {
 		return nil, nil, err
 	}
-	dir, err := a.cacheDir()
-	if err != nil {
-		return nil, nil, err
-	}
 	x := &indexing{log: log, progress: newConvertProgress()}
-	if x.cache, err = cache.Open(dir); err != nil {
+	if x.cache, err = a.openCache(); err != nil {
 		return nil, nil, err
 	}
-	if x.client, err = a.client(log); err != nil {
+	if x.from, err = a.source(ctx, r.ref, log); err != nil {
 		return nil, nil, err
+	}
+	if x.client, err = a.writer(x.from, log); err != nil {
+		return nil, nil, errors.Join(err, x.from.Close())
 	}
 	done := a.showConversion(ctx, x.progress)
 	layers, err := x.run(ctx, r)
 	done()
 	if err != nil {
-		x.client.Close()
-		return nil, nil, err
+		return nil, nil, errors.Join(err, x.Close())
 	}
 	return x, layers, nil
 }
 
+func (x *indexing) Close() error {
+	x.client.Close()
+	return x.from.Close()
+}
+
 func (x *indexing) run(ctx context.Context, r request) ([]indexedLayer, error) {
-	img, err := manifest.Resolve(ctx, x.client, r.ref, r.platform)
+	img, err := manifest.Resolve(ctx, x.from, r.ref, r.platform)
 	if err != nil {
 		return nil, err
 	}
-	config, err := manifest.LoadConfig(ctx, x.client, img)
+	config, err := manifest.LoadConfig(ctx, x.from, img)
 	if err != nil {
 		return nil, err
 	}
 	x.image, x.diffIDs = img, config.RootFS.DiffIDs
+	if img.DiffIDsUnknown() {
+		x.diffIDs = make([]digest.Digest, len(img.Layers))
+	}
 	layers := make([]indexedLayer, len(img.Layers))
 	first := map[digest.Digest]int{} // an image may have a layer twice
 	g, gctx := errgroup.WithContext(ctx)
@@ -156,6 +163,10 @@ func (x *indexing) run(ctx context.Context, r request) ([]indexedLayer, error) {
 func (x *indexing) layer(ctx context.Context, i int) (indexedLayer, error) {
 	d := x.image.Layers[i]
 	l := indexedLayer{Digest: d.Digest.String(), Compressed: d.Size}
+	if x.image.FileName(i) != "" {
+		l.Skipped = "it is a file, not a tar"
+		return l, nil
+	}
 	if _, ok := layer.TOCDigest(d); ok {
 		l.Skipped = "it has a table of contents"
 		return l, nil
@@ -189,7 +200,7 @@ func (x *indexing) index(ctx context.Context, i int) (index *layer.Index, err er
 	if index := x.known(i); index != nil {
 		return index, nil // of another process, meanwhile
 	}
-	src := x.client.Open(x.image.Reference.Named(), d)
+	src := x.from.Layer(x.image.Reference.Named(), d)
 	// What ReadIndex says of a layer without annotations costs no request.
 	_, plain := layer.ReadIndex(ctx, src, d)
 	if !errors.Is(plain, layer.ErrPlain) {
@@ -219,7 +230,7 @@ func (x *indexing) known(i int) *layer.Index {
 		x.log.WithError(err).WithField("layer", d).Info("indexing the layer anew")
 		return nil
 	}
-	if index.Info.Trust != layer.Proved || index.Blob() != d || index.DiffID() != x.diffIDs[i] {
+	if want := x.diffIDs[i]; index.Info.Trust != layer.Proved || index.Blob() != d || want != "" && index.DiffID() != want {
 		return nil
 	}
 	return index

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -58,7 +59,7 @@ func (a *app) indexCreateCommand() *cobra.Command {
 	return cmd
 }
 
-func (o *indexCreateOptions) run(ctx context.Context, arg string) error {
+func (o *indexCreateOptions) run(ctx context.Context, arg string) (err error) {
 	flags := imageFlags{platform: o.platform}
 	r, err := flags.request(arg)
 	if err != nil {
@@ -86,7 +87,7 @@ func (o *indexCreateOptions) run(ctx context.Context, arg string) error {
 	if err != nil {
 		return err
 	}
-	defer x.client.Close()
+	defer func() { err = errors.Join(err, x.Close()) }()
 	made := newIndexes(x, layers)
 	if o.output != "" && len(made.indexes.Layers) > 0 {
 		if err := made.write(ctx, to); err != nil {

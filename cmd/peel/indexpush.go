@@ -62,7 +62,7 @@ func (a *app) indexPushCommand() *cobra.Command {
 	return cmd
 }
 
-func (o *indexPushOptions) run(ctx context.Context, arg string) error {
+func (o *indexPushOptions) run(ctx context.Context, arg string) (err error) {
 	flags := imageFlags{platform: o.platform}
 	r, err := flags.request(arg)
 	if err != nil {
@@ -91,7 +91,7 @@ func (o *indexPushOptions) run(ctx context.Context, arg string) error {
 	if err != nil {
 		return err
 	}
-	defer x.client.Close()
+	defer func() { err = errors.Join(err, x.Close()) }()
 	made := newIndexes(x, layers)
 	if len(made.indexes.Layers) > 0 {
 		if o.to == "" {
@@ -178,7 +178,7 @@ func (m *madeIndexes) push(ctx context.Context, repo reference.Named) error {
 func (m *madeIndexes) write(ctx context.Context, to destination) error {
 	d := m.image.Desc
 	m.indexes.Subject = &ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
-	c := newConversion(m.client, convertJob{from: m.image.Reference, to: to}, m.log)
+	c := newConversion(m.from, convertJob{from: m.image.Reference, to: to}, m.log)
 	var err error
 	if c.sink, err = to.open(m.client, c.repo); err != nil {
 		return err
@@ -195,7 +195,7 @@ func (m *madeIndexes) sink(ctx context.Context, repo reference.Named) (*conversi
 	if err != nil {
 		return nil, errors.Join(manifest.ErrReference, err)
 	}
-	c := newConversion(m.client, convertJob{from: m.image.Reference, to: destination{ref: tagged}}, m.log)
+	c := newConversion(m.from, convertJob{from: m.image.Reference, to: destination{ref: tagged}}, m.log)
 	if c.sink, err = c.job.to.open(m.client, c.repo); err != nil {
 		return nil, err
 	}

@@ -63,7 +63,7 @@ type sociLayer struct {
 	entry ztoc.Layer
 }
 
-func (a *app) soci(ctx context.Context, j sociJob) error {
+func (a *app) soci(ctx context.Context, j sociJob) (err error) {
 	if j.spanSize < 0 || j.least < 0 {
 		return usagef("--span-size and --min-layer-size are at least 0")
 	}
@@ -71,12 +71,17 @@ func (a *app) soci(ctx context.Context, j sociJob) error {
 	if err != nil {
 		return err
 	}
-	client, err := a.client(log)
+	from, err := a.source(ctx, j.from.ref, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, from.Close()) }()
+	client, err := a.writer(from, log)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	s := &sociIndexing{conversion: newConversion(client, convertJob{from: j.from.ref, to: j.to}, log), job: j}
+	s := &sociIndexing{conversion: newConversion(from, convertJob{from: j.from.ref, to: j.to}, log), job: j}
 	if s.sink, err = j.to.open(client, s.repo); err != nil {
 		return err
 	}
@@ -139,14 +144,14 @@ func (s *sociIndexing) run(ctx context.Context) (ocispec.Descriptor, error) {
 // entries are the images that the reference names: of an index, or one.
 func (s *sociIndexing) entries(ctx context.Context) (index ocispec.Index, err error) {
 	if !s.job.all {
-		img, err := manifest.Resolve(ctx, s.client, s.job.from.ref, s.job.from.platform)
+		img, err := manifest.Resolve(ctx, s.from, s.job.from.ref, s.job.from.platform)
 		if err != nil {
 			return index, err
 		}
 		index.Manifests = []ocispec.Descriptor{img.Desc}
 		return index, nil
 	}
-	d, raw, err := s.client.Manifest(ctx, s.job.from.ref.Named())
+	d, raw, err := s.from.Manifest(ctx, s.job.from.ref.Named())
 	if err != nil {
 		return index, err
 	}
@@ -173,7 +178,7 @@ func (s *sociIndexing) entry(ctx context.Context, d ocispec.Descriptor) (to, soc
 	if err != nil {
 		return d, soci, fmt.Errorf("%w: digest of an entry: %w", manifest.ErrMalformed, err)
 	}
-	_, raw, err := s.client.Manifest(ctx, ref)
+	_, raw, err := s.from.Manifest(ctx, ref)
 	if err != nil {
 		return d, soci, err
 	}
@@ -215,16 +220,19 @@ func (s *sociIndexing) document(ctx context.Context, d ocispec.Descriptor, raw [
 	if d.Platform != nil {
 		platform = *d.Platform
 	}
-	img, err := manifest.Resolve(ctx, held{s.client, d, raw}, pinned, platform)
-	if errors.Is(err, manifest.ErrArtifact) {
+	img, err := manifest.Resolve(ctx, held{s.from, d, raw}, pinned, platform)
+	if errors.Is(err, manifest.ErrArtifact) || err == nil && img.Artifact {
 		to, err = s.carry(ctx, d, raw, "")
 		return to, soci, err
+	}
+	if err == nil {
+		err = refuseSchema1(img)
 	}
 	if err != nil {
 		return d, soci, err
 	}
 	img.Desc.Platform = &img.Platform // it has been chosen; the configuration may say something else
-	config, err := manifest.LoadConfig(ctx, s.client, img)
+	config, err := manifest.LoadConfig(ctx, s.from, img)
 	if err != nil {
 		return d, soci, err
 	}

@@ -88,7 +88,7 @@ func untilUnmounted(srv *fs.Server, sig <-chan os.Signal, log *logrus.Entry) err
 
 // status is what a mount's server knows of itself.
 func (s *session) status(srv *fs.Server) fs.Status {
-	wire := s.client.Stats()
+	wire := s.from.Stats()
 	st := fs.Status{Requests: wire.Requests, BytesFetched: wire.BytesFetched, LastFailure: srv.LastFailure()}
 	for _, l := range s.layers() {
 		st.BytesTotal += l.Index().Info.AddrSize

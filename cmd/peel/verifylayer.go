@@ -44,7 +44,7 @@ func (v *verifier) compare(ctx context.Context, i int, x *layer.Index) (err erro
 	if s.tar, err = os.CreateTemp(v.dir, "verify-*"); err != nil {
 		return err
 	}
-	src := v.client.Open(v.image.Manifest.Reference.Named(), d)
+	src := v.from.Layer(v.image.Manifest.Reference.Named(), d)
 	streamed, err := layer.Stream(ctx, keeping{src, s.blob}, d, v.image.Config.RootFS.DiffIDs[i], layer.StreamOptions{
 		Stage: tarStage{s.tar}, Progress: v.progress.start(d), Log: v.log,
 	})

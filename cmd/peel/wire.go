@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -16,14 +17,75 @@ import (
 	"github.com/peelfs/peel/fs"
 	"github.com/peelfs/peel/layer"
 	"github.com/peelfs/peel/manifest"
+	"github.com/peelfs/peel/manifest/local"
 	"github.com/peelfs/peel/remote"
 )
 
-// registries makes of a remote.Client what fs asks of registries.
+// source is where an image comes from, and what fs asks of it. Close it.
+type source interface {
+	fs.Registry
+	manifest.Sizer
+	// Stats are those of the requests to registries.
+	Stats() remote.Stats
+	Close() error
+}
+
+// registries makes a source of a remote.Client.
 type registries struct{ *remote.Client }
 
 func (r registries) Layer(ref reference.Named, d ocispec.Descriptor) layer.Source {
 	return r.Open(ref, d)
+}
+
+func (r registries) Close() error {
+	r.Client.Close()
+	return nil
+}
+
+// here makes a source of a place on this machine.
+type here struct{ *local.Source }
+
+func (h here) Layer(ref reference.Named, d ocispec.Descriptor) layer.Source {
+	return h.Open(ref, d)
+}
+
+func (here) Stats() remote.Stats { return remote.Stats{} }
+
+// source opens the place that ref names, or makes a client of its registry.
+func (a *app) source(ctx context.Context, ref manifest.Reference, log *logrus.Entry) (source, error) {
+	if ref.Transport() == "" {
+		c, err := a.client(log)
+		if err != nil {
+			return nil, err
+		}
+		return registries{c}, nil
+	}
+	c, err := a.openCache()
+	if err != nil {
+		return nil, err
+	}
+	s, err := local.Open(ctx, ref, local.Options{Tmp: filepath.Join(c.Dir(), "tmp"), Log: log})
+	if err != nil {
+		return nil, err
+	}
+	return here{s}, nil
+}
+
+// writer is the client by which an image from there is written to a registry.
+// It may be closed twice.
+func (a *app) writer(from source, log *logrus.Entry) (*remote.Client, error) {
+	if r, ok := from.(registries); ok {
+		return r.Client, nil
+	}
+	return a.client(log)
+}
+
+func (a *app) openCache() (*cache.Cache, error) {
+	dir, err := a.cacheDir()
+	if err != nil {
+		return nil, err
+	}
+	return cache.Open(dir)
 }
 
 // kept makes of a cache.Cache what fs asks of a cache.
@@ -140,35 +202,30 @@ func indexRepo(name string) (reference.Named, error) {
 
 // session is an opened image with what it was opened by.
 type session struct {
-	image  *fs.Image // its documents only, if early is not nil
-	early  *fs.Early // nil, unless the image is shown while it is opened
-	client *remote.Client
-	cache  *cache.Cache
+	image *fs.Image // its documents only, if early is not nil
+	early *fs.Early // nil, unless the image is shown while it is opened
+	from  source
+	cache *cache.Cache
 }
 
 // open opens an image. progress may be nil.
-func (a *app) open(ctx context.Context, r request, log *logrus.Entry, progress *fs.Progress) (*session, error) {
-	dir, err := a.cacheDir()
-	if err != nil {
+func (a *app) open(ctx context.Context, r request, log *logrus.Entry, progress *fs.Progress) (s *session, err error) {
+	s = &session{}
+	if s.cache, err = a.openCache(); err != nil {
 		return nil, err
 	}
-	s := &session{}
-	if s.cache, err = cache.Open(dir); err != nil {
-		return nil, err
-	}
-	if s.client, err = a.client(log); err != nil {
+	if s.from, err = a.source(ctx, r.ref, log); err != nil {
 		return nil, err
 	}
 	err = s.openImage(ctx, r, fs.Options{
-		Registry: registries{s.client}, Cache: kept{s.cache},
+		Registry: s.from, Cache: kept{s.cache},
 		Platform: r.platform, Pull: r.pull, IndexRepo: r.index, Require: r.require, Progress: progress, Log: log,
 	})
 	if errors.Is(err, fs.ErrNotProved) {
 		err = withRemedy(err, "prove it: peel verify %s", r.ref)
 	}
 	if err != nil {
-		s.client.Close()
-		return nil, err
+		return nil, errors.Join(err, s.from.Close())
 	}
 	return s, nil
 }
@@ -184,8 +241,7 @@ func (s *session) Close() error {
 	if s.early != nil {
 		err = errors.Join(err, s.early.Close())
 	}
-	s.client.Close()
-	return err
+	return errors.Join(err, s.from.Close())
 }
 
 // browse opens the image for a command that looks into it, with the progress
