@@ -132,11 +132,20 @@ func (c *Cache) document(kind string, key digest.Digest) (string, error) {
 	if err := key.Validate(); err != nil {
 		return "", fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 	}
+	folder, name, err := docFolder(kind)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(c.dir, folder, key.Algorithm().String(), key.Encoded(), name), nil
+}
+
+// docFolder returns where documents of a kind are: in folder, each a file of
+// its own or, if name is not "", the file name of a folder.
+func docFolder(kind string) (folder, name string, err error) {
 	switch kind {
 	case "image/manifest", "image/config", "image/sizes", "index", "tree", "claims":
-	default:
-		return "", fmt.Errorf("%w: no such kind of document", errdefs.ErrInvalidArgument)
+		folder, name, _ = strings.Cut(kind, "/")
+		return folder, name, nil
 	}
-	folder, name, _ := strings.Cut(kind, "/")
-	return filepath.Join(c.dir, folder, key.Algorithm().String(), key.Encoded(), name), nil
+	return "", "", fmt.Errorf("%w: no such kind of document", errdefs.ErrInvalidArgument)
 }

@@ -148,12 +148,12 @@ func TestDocuments(t *testing.T) {
 		}
 	}
 	for range 2 {
-		if err := c.Remove("image/config", key); err != nil {
+		if _, err := c.Free("image/config", key); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if _, err := c.Read("image/config", key); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("Read after Remove: %v", err)
+		t.Errorf("Read after Free: %v", err)
 	}
 	left, err := os.ReadDir(filepath.Join(c.dir, "tmp"))
 	if err != nil || len(left) != 0 {
@@ -194,7 +194,8 @@ func TestBadArguments(t *testing.T) {
 			t.Parallel()
 			_, readErr := c.Read(tt.kind, tt.key)
 			_, mapErr := c.Map(tt.kind, tt.key)
-			for _, err := range []error{readErr, mapErr, c.Write(tt.kind, tt.key, nil), c.Remove(tt.kind, tt.key)} {
+			_, freeErr := c.Free(tt.kind, tt.key)
+			for _, err := range []error{readErr, mapErr, c.Write(tt.kind, tt.key, nil), freeErr} {
 				if !errdefs.IsInvalidArgument(err) {
 					t.Errorf("%v", err)
 				}

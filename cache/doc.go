@@ -8,10 +8,14 @@
 //	blobs/<alg>/<hex>/stage  the layer while it is streamed, not yet proved
 //	blobs/<alg>/<hex>/stage.notes
 //	                         where an interrupted pass can go on
+//	blobs/<alg>/<hex>/claims empty; which spans are being fetched
 //	blobs/<alg>/<hex>/lock, blobs/<alg>/<hex>/stage.lock
 //	image/<alg>/<hex>/manifest, image/<alg>/<hex>/config
+//	image/<alg>/<hex>/sizes  what a blob measures that no manifest tells
 //	index/<alg>/<hex>, tree/<alg>/<hex>, claims/<alg>/<hex>
-//	refs/<escaped reference>
+//	refs/<escaped reference> JSON: name, digest, time of resolution; its time of
+//	                         modification is the last use, give or take a minute
+//	locks/<alg>/<hex>        empty; who fetches or makes a document
 //	tmp/                     documents being written
 //
 // Life cycle: [Open] a folder; [Cache.Store] opens a layer for reading and
@@ -23,8 +27,12 @@
 // exclusive while a layer is streamed and its index written. On have: shared
 // while a Store is open, so that an evictor sees which layers are in use. On
 // data: shared during Put, and from [Stage.Commit] to Close, exclusive while an
-// evictor punches holes. data and have are only ever replaced by new files,
-// hence an open Store keeps a pair that fits, even if the folder is deleted.
+// evictor punches holes. On locks/…: exclusive, while [Cache.Lock] is held. On
+// byte n of claims, by F_OFD_SETLK of fcntl(2), while span n is claimed by
+// [Store.Claim]; only Linux has these. [Cache.RemoveStore] takes lock,
+// stage.lock and have exclusively, and does nothing if one is held. data and
+// have are only ever replaced by new files, hence an open Store keeps a pair that
+// fits, even if the folder is deleted.
 //
 // A pass that is interrupted, or killed, leaves stage and the notes it made;
 // the next one reads both and calls [Stage.Rewind] with what it makes of them,
@@ -47,7 +55,7 @@
 // must be raised.
 //
 // Errors: [ErrUnusable] for a folder that cannot be used at all, [ErrFull] when
-// the disk is full, io/fs.ErrNotExist for what is not there.
+// the disk is full, [ErrInUse] for what cannot be removed now, io/fs.ErrNotExist for what is not there.
 //
 // Limits: the folder must be on a local file system, used by one running
 // kernel at a time. Outside Linux one boot is not told from another: after every

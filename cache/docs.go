@@ -58,18 +58,6 @@ func (c *Cache) Write(kind string, key digest.Digest, data []byte) error {
 	return nil
 }
 
-// Remove deletes a document. It is no error if there is none.
-func (c *Cache) Remove(kind string, key digest.Digest) error {
-	path, err := c.document(kind, key)
-	if err != nil {
-		return docError(kind, key, err)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return docError(kind, key, err)
-	}
-	return nil
-}
-
 func readBounded(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

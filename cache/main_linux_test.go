@@ -26,6 +26,8 @@ func TestMain(m *testing.M) {
 		"full stage": fullStagePart,
 		"readonly":   readOnlyPart,
 		"own":        ownMountPart,
+		"claim":      claimPart,
+		"claim on":   claimOnPart,
 	}
 	if err := parts[part](os.Args[1]); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", part, err)

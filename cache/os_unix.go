@@ -63,6 +63,15 @@ func idOf(fi os.FileInfo) fileID {
 	return fileID{dev: uint64(st.Dev), ino: st.Ino}
 }
 
+// diskBytes returns how many bytes of disk a file takes.
+func diskBytes(fi os.FileInfo) int64 {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return fi.Size()
+	}
+	return int64(st.Blocks) * 512
+}
+
 // mapWords returns the content of f as memory shared by all who map it.
 func mapWords(f *os.File, n int) ([]uint64, error) {
 	b, err := unix.Mmap(int(f.Fd()), 0, 8*n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)

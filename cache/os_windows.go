@@ -49,6 +49,9 @@ func unlock(f *os.File) error {
 // idOf knows no name for a file; bits are hints after every opening.
 func idOf(os.FileInfo) fileID { return fileID{} }
 
+// diskBytes returns how many bytes of disk a file takes.
+func diskBytes(fi os.FileInfo) int64 { return fi.Size() }
+
 // mapWords returns the content of f as memory of this process only.
 func mapWords(f *os.File, n int) ([]uint64, error) {
 	words := make([]uint64, n)
