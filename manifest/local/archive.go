@@ -12,6 +12,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // archive is a tar file whose members are read where they lie.
@@ -29,6 +31,11 @@ type member struct {
 	kind      kind
 	off, size int64  // of a regular file
 	target    string // of a link
+}
+
+// unique are the names that decide what images there are.
+func unique() []string {
+	return []string{manifestFile, repositoriesFile, ocispec.ImageIndexFile, ocispec.ImageLayoutFile}
 }
 
 type kind byte

@@ -1,2 +1,2 @@
-// Package local reads images that lie on this machine in place.
+// Package local reads images that lie on this machine, in place.
 package local

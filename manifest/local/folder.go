@@ -103,7 +103,7 @@ func (d *directory) open(name string) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &file{ReaderAt: h, name: cleaned, size: fi.Size(), owner: h}, nil
+	return &file{ReaderAt: h, name: cleaned, size: h.was.size, owner: h}, nil
 }
 
 func (d *directory) folders() ([]string, error) {

@@ -8,7 +8,7 @@ import (
 )
 
 // list decodes a JSON array of at most limit elements; null is an empty one.
-// An element costs two bytes of input and may cost hundreds of memory, hence
+// The caller knows that raw is valid. An element costs two bytes of input and may cost hundreds of memory, hence
 // one by one.
 func list[T any](raw json.RawMessage, limit int) ([]T, error) {
 	if isNull(raw) {
@@ -29,11 +29,11 @@ func list[T any](raw json.RawMessage, limit int) ([]T, error) {
 		}
 		all = append(all, v)
 	}
-	return all, end(dec)
+	return all, nil
 }
 
 // members decodes a JSON object of at most limit members, in their order; null
-// is an empty one.
+// is an empty one. The caller knows that raw is valid.
 func members[T any](raw json.RawMessage, limit int, use func(name string, value T) error) error {
 	if isNull(raw) {
 		return nil
@@ -58,17 +58,6 @@ func members[T any](raw json.RawMessage, limit int, use func(name string, value 
 		if err := use(name, v); err != nil {
 			return fmt.Errorf("%s: %w", quote(name), err)
 		}
-	}
-	return end(dec)
-}
-
-// end reads the closing bracket, behind which nothing may come.
-func end(dec *json.Decoder) error {
-	if _, err := dec.Token(); err != nil {
-		return err
-	}
-	if dec.More() {
-		return errors.New("something follows its end")
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ func stampOf(f *os.File, fd uintptr) (stamp, error) {
 	var st unix.Stat_t
 	for {
 		err := unix.Fstat(int(fd), &st)
-		if err == unix.EINTR { //nolint:errorlint // an errno as the system gave it
+		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {

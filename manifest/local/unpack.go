@@ -59,8 +59,9 @@ func decompress(r io.Reader, how compression) (io.ReadCloser, error) {
 			return nil, err
 		}
 		return z.IOReadCloser(), nil
+	default:
+		return io.NopCloser(r), nil
 	}
-	return io.NopCloser(r), nil
 }
 
 // unpack decompresses all of h into a file that has no name any more.

@@ -1,0 +1,251 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"runtime"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// Docker's media types (distribution's manifest-v2-2.md); zstd by analogy.
+const (
+	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	dockerConfig   = "application/vnd.docker.container.image.v1+json"
+	dockerLayer    = "application/vnd.docker.image.rootfs.diff.tar"
+)
+
+func layerType(c compression) string {
+	switch c {
+	case gzipped:
+		return dockerLayer + ".gzip"
+	case zstandard:
+		return dockerLayer + ".zstd"
+	default:
+		return dockerLayer
+	}
+}
+
+// part is a layer of an image in the making.
+type part struct {
+	file   *file // nil: it lies elsewhere, as desc tells
+	packed compression
+	desc   ocispec.Descriptor
+	diffID digest.Digest // "": to be found by reading it
+}
+
+// sums are the digests of a file, found by reading it.
+type sums struct{ blob, diffID digest.Digest }
+
+// build makes the manifest that the image would have in a registry. Only what
+// no name and no configuration tells is read: the digests of layers that are
+// compressed, and of all layers in the legacy form.
+func (d *docker) build(ctx context.Context, im *dockerImage) (b *built, err error) {
+	var parts []part
+	defer func() {
+		for _, p := range parts {
+			if p.file != nil {
+				err = errors.Join(err, p.file.Close())
+			}
+		}
+	}()
+	var config []byte
+	if im.top != "" {
+		config, err = d.legacy(ctx, im, &parts)
+	} else {
+		config, err = d.current(ctx, im, &parts)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return assemble(config, parts)
+}
+
+// current opens the layers that manifest.json lists and returns the image's
+// configuration.
+func (d *docker) current(ctx context.Context, im *dockerImage, parts *[]part) ([]byte, error) {
+	config, err := readConfig(d.in, im.config)
+	if err != nil {
+		return nil, err
+	}
+	diffIDs, err := diffIDsOf(config)
+	if err != nil {
+		return nil, fmt.Errorf("%w: entry %s: %w", ErrMalformed, quote(im.config), err)
+	}
+	if len(diffIDs) != len(im.layers) {
+		return nil, fmt.Errorf("%w: %s lists %d layers, and entry %s %d diff_ids", ErrMalformed,
+			manifestFile, len(im.layers), quote(im.config), len(diffIDs))
+	}
+	for i, name := range im.layers {
+		p, err := d.part(name, diffIDs[i], im.sources)
+		if err != nil {
+			return nil, err
+		}
+		*parts = append(*parts, p)
+	}
+	return config, d.complete(ctx, *parts)
+}
+
+// readConfig reads a configuration. A digest in its name must be its own.
+func readConfig(in folder, name string) ([]byte, error) {
+	raw, err := document(in, name, maxDocument)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", absent(err, name))
+	}
+	if want := digestIn(name); want != "" && digest.FromBytes(raw) != want {
+		return nil, fmt.Errorf("%w: entry %s has digest %s", ErrVerify, quote(name), digest.FromBytes(raw))
+	}
+	return raw, nil
+}
+
+// absent says of a file that should be there that the place is not whole.
+func absent(err error, name string) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: entry %s is missing; copy or save it again", ErrMalformed, quote(name))
+	}
+	return err
+}
+
+// digestIn is the digest that a name is made of: blobs/sha256/HEX, HEX.json,
+// HEX.tar.gz, sha256:HEX; "" if it is not made so.
+func digestIn(name string) digest.Digest {
+	base := strings.TrimPrefix(path.Base(name), digest.SHA256.String()+":")
+	base, _, _ = strings.Cut(base, ".")
+	if digest.SHA256.Validate(base) != nil {
+		return ""
+	}
+	return digest.NewDigestFromEncoded(digest.SHA256, base)
+}
+
+func diffIDsOf(config []byte) ([]digest.Digest, error) {
+	var c struct {
+		RootFS struct {
+			DiffIDs json.RawMessage `json:"diff_ids"`
+		} `json:"rootfs"`
+	}
+	if err := json.Unmarshal(config, &c); err != nil {
+		return nil, err
+	}
+	all, err := list[digest.Digest](c.RootFS.DiffIDs, maxLayers)
+	if err != nil {
+		return nil, fmt.Errorf("diff_ids: %w", err)
+	}
+	for _, id := range all {
+		if err := id.Validate(); err != nil {
+			return nil, fmt.Errorf("diff_ids: %s: %w", quote(string(id)), err)
+		}
+	}
+	return all, nil
+}
+
+// part opens the layer called name. One that is not there must have URLs.
+func (d *docker) part(name string, diffID digest.Digest, sources map[digest.Digest]ocispec.Descriptor) (part, error) {
+	f, err := d.in.open(name)
+	if src := sources[diffID]; errors.Is(err, fs.ErrNotExist) && len(src.URLs) > 0 {
+		return part{desc: src, diffID: diffID}, nil
+	}
+	if err != nil {
+		return part{}, fmt.Errorf("layer: %w", absent(err, name))
+	}
+	p := part{file: f, diffID: diffID}
+	if p.packed, err = compressionOf(io.NewSectionReader(f, 0, f.size)); err != nil {
+		return part{}, errors.Join(fmt.Errorf("layer %s: %w", quote(name), err), f.Close())
+	}
+	p.desc = ocispec.Descriptor{MediaType: layerType(p.packed), Size: f.size}
+	if named := digestIn(f.name); p.packed == plain {
+		p.desc.Digest = diffID
+	} else if named != diffID {
+		p.desc.Digest = named
+	}
+	return p, nil
+}
+
+// complete reads the layers whose digests are not known yet, each file once.
+func (d *docker) complete(ctx context.Context, parts []part) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	started := map[string]bool{}
+	for _, p := range parts {
+		if p.desc.Digest != "" && p.diffID != "" || started[p.file.name] {
+			continue
+		}
+		started[p.file.name] = true
+		g.Go(func() error { return d.sum(ctx, p) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for i := range parts {
+		p := &parts[i]
+		if p.desc.Digest == "" {
+			p.desc.Digest = d.sums[p.file.name].blob
+		}
+		if p.diffID == "" {
+			p.diffID = d.sums[p.file.name].diffID
+		}
+	}
+	return nil
+}
+
+// sum finds the digests of p that are not known, unless an image before had
+// the same file.
+func (d *docker) sum(ctx context.Context, p part) error {
+	d.mu.Lock()
+	known, ok := d.sums[p.file.name]
+	d.mu.Unlock()
+	if ok && (p.diffID != "" || known.diffID != "") {
+		return nil
+	}
+	var s sums
+	var err error
+	if p.diffID == "" {
+		s, err = both(ctx, p)
+	} else {
+		s.blob, err = p.file.sum(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sums[p.file.name] = s
+	return nil
+}
+
+// assemble makes the manifest of parts.
+func assemble(config []byte, parts []part) (*built, error) {
+	m := ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: dockerManifest,
+		Config:    ocispec.Descriptor{MediaType: dockerConfig, Digest: digest.FromBytes(config), Size: int64(len(config))},
+		Layers:    []ocispec.Descriptor{},
+	}
+	b := &built{config: config, layers: map[digest.Digest]*file{}}
+	for _, p := range parts {
+		m.Layers = append(m.Layers, p.desc)
+		if p.file == nil {
+			continue
+		}
+		first, twice := b.layers[p.desc.Digest]
+		if twice && first.size != p.file.size {
+			return nil, fmt.Errorf("%w: entries %s and %s are said to be both %s, and have %d and %d bytes", ErrMalformed,
+				quote(first.name), quote(p.file.name), p.desc.Digest, first.size, p.file.size)
+		}
+		b.layers[p.desc.Digest] = p.file
+	}
+	var err error
+	if b.raw, err = json.Marshal(m); err != nil {
+		return nil, err
+	}
+	b.desc = ocispec.Descriptor{MediaType: dockerManifest, Digest: digest.FromBytes(b.raw), Size: int64(len(b.raw))}
+	return b, nil
+}

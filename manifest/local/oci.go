@@ -1,0 +1,308 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// containerdName is where containerd's export keeps the whole name of an
+// image; the annotation of image-spec then has the tag alone.
+const containerdName = "io.containerd.image.name"
+
+// oci is an OCI image layout (image-spec 1.1, image-layout.md).
+type oci struct {
+	in    folder
+	index []ocispec.Descriptor     // of index.json
+	made  map[digest.Digest][]byte // indexes made by pick
+}
+
+func openOCI(in folder) (*oci, error) {
+	raw, err := document(in, ocispec.ImageLayoutFile, maxV1)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: it has no file %s and so is not an OCI layout", ErrMalformed, ocispec.ImageLayoutFile)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var mark ocispec.ImageLayout
+	if err := json.Unmarshal(raw, &mark); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrMalformed, ocispec.ImageLayoutFile, err)
+	}
+	if !strings.HasPrefix(mark.Version, "1.") {
+		return nil, fmt.Errorf("%w: %s: version %s, want %s", ErrMalformed, ocispec.ImageLayoutFile, quote(mark.Version), ocispec.ImageLayoutVersion)
+	}
+	if raw, err = document(in, ocispec.ImageIndexFile, maxDocument); err != nil {
+		return nil, absent(err, ocispec.ImageIndexFile)
+	}
+	index, err := parseIndex(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrMalformed, ocispec.ImageIndexFile, err)
+	}
+	return &oci{in: in, index: index, made: map[digest.Digest][]byte{}}, nil
+}
+
+// parseIndex reads the entries of an index.
+func parseIndex(raw []byte) ([]ocispec.Descriptor, error) {
+	var doc struct {
+		SchemaVersion int             `json:"schemaVersion"`
+		Manifests     json.RawMessage `json:"manifests"`
+		Layers        json.RawMessage `json:"layers"`
+	}
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		return nil, err
+	}
+	if doc.SchemaVersion != 2 {
+		return nil, fmt.Errorf("schemaVersion %d, want 2", doc.SchemaVersion)
+	}
+	if !isNull(doc.Layers) {
+		return nil, errors.New("it has layers and so is no index")
+	}
+	all, err := list[ocispec.Descriptor](doc.Manifests, maxImages)
+	if err != nil {
+		return nil, fmt.Errorf("manifests: %w", err)
+	}
+	for i, d := range all {
+		if err := d.Digest.Validate(); err != nil {
+			return nil, fmt.Errorf("entry %d: digest %s: %w", i+1, quote(string(d.Digest)), err)
+		}
+		if d.Size < 0 {
+			return nil, fmt.Errorf("entry %d: size %d", i+1, d.Size)
+		}
+	}
+	return all, nil
+}
+
+func (o *oci) find(d digest.Digest) (*file, error) {
+	if raw, ok := o.made[d]; ok {
+		return memory("the index", raw), nil
+	}
+	// Validated by the caller: no separators in it.
+	return o.in.open(path.Join(ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded()))
+}
+
+// load returns the verified document that d describes.
+func (o *oci) load(d ocispec.Descriptor) ([]byte, error) {
+	f, err := o.find(d.Digest)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", d.Digest, absent(err, string(d.Digest)))
+	}
+	defer f.Close()
+	raw, err := verified(f, d.Digest)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
+	}
+	return raw, nil
+}
+
+// nameOf is the name of an entry; "" if it has none that could be written.
+func nameOf(d ocispec.Descriptor) string {
+	for _, key := range []string{containerdName, ocispec.AnnotationRefName} {
+		s := d.Annotations[key]
+		if s != "" && len(s) <= maxReference && utf8.ValidString(s) &&
+			!strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }) {
+			return s
+		}
+	}
+	return ""
+}
+
+// isAttached: entries that are there for the sake of others.
+func isAttached(d ocispec.Descriptor) bool {
+	algorithm, hex, ok := strings.Cut(d.Annotations[ocispec.AnnotationRefName], "-")
+	return d.ArtifactType != "" || d.Platform != nil && d.Platform.OS == "unknown" ||
+		ok && algorithm == digest.SHA256.String() && digest.SHA256.Validate(hex) == nil
+}
+
+// images are the entries of index.json that are one image each: those of the
+// same name and different platforms belong together.
+func (o *oci) images() [][]ocispec.Descriptor {
+	tops := slices.DeleteFunc(slices.Clone(o.index), isAttached)
+	if len(tops) == 0 {
+		tops = o.index
+	}
+	var all [][]ocispec.Descriptor
+	for _, d := range tops {
+		name := nameOf(d)
+		i := slices.IndexFunc(all, func(im []ocispec.Descriptor) bool {
+			return im[0].Digest == d.Digest || nameOf(im[0]) == name && im[0].Platform != nil && d.Platform != nil
+		})
+		if i < 0 {
+			all = append(all, []ocispec.Descriptor{d})
+			continue
+		}
+		all[i] = append(all[i], d)
+	}
+	return all
+}
+
+func (o *oci) entries(context.Context) ([]Entry, error) {
+	var all []Entry
+	for _, im := range o.images() {
+		d, err := o.join(im)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, Entry{Names: called(im), Desc: d})
+	}
+	return all, nil
+}
+
+// called are the names of an image, or its digest if it has none.
+func called(im []ocispec.Descriptor) []string {
+	var names []string
+	for _, d := range im {
+		if s := nameOf(d); s != "" && !slices.Contains(names, s) {
+			names = append(names, s)
+		}
+	}
+	if len(names) == 0 {
+		names = []string{"@" + string(im[0].Digest)}
+	}
+	return names
+}
+
+func (o *oci) pick(ctx context.Context, within string) (ocispec.Descriptor, []byte, error) {
+	d, err := o.choose(ctx, within)
+	if err != nil {
+		return d, nil, err
+	}
+	raw, err := o.load(d)
+	if err != nil {
+		return d, nil, err
+	}
+	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: int64(len(raw))}, raw, nil
+}
+
+// choose finds the document that within names.
+func (o *oci) choose(ctx context.Context, within string) (ocispec.Descriptor, error) {
+	if pin, ok := strings.CutPrefix(within, "@"); ok {
+		return o.pinned(digest.Digest(pin))
+	}
+	if within != "" {
+		return o.named(ctx, within)
+	}
+	images := o.images()
+	switch len(images) {
+	case 1:
+		return o.join(images[0])
+	case 0:
+		return ocispec.Descriptor{}, fmt.Errorf("%w: there is no image in it", ErrNotFound)
+	}
+	return ocispec.Descriptor{}, fmt.Errorf("%w; name one of them behind the path and a colon: %s", ErrAmbiguous, enumerate(o.names()))
+}
+
+func (o *oci) names() []string {
+	var all []string
+	for _, im := range o.images() {
+		all = append(all, called(im)...)
+	}
+	return all
+}
+
+// pinned is the entry of digest d, or else just what has that digest.
+func (o *oci) pinned(d digest.Digest) (ocispec.Descriptor, error) {
+	if err := d.Validate(); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("%w: digest %s: %w", ErrNotFound, quote(string(d)), err)
+	}
+	for _, e := range o.index {
+		if e.Digest == d {
+			return e, nil
+		}
+	}
+	f, err := o.find(d)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: no manifest %s", ErrNotFound, d)
+	}
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return ocispec.Descriptor{Digest: d, Size: f.size}, f.Close()
+}
+
+// named searches index.json for a name, and then the indexes that it lists.
+func (o *oci) named(ctx context.Context, name string) (ocispec.Descriptor, error) {
+	level, left := o.index, maxNested
+	for range maxDepth {
+		found := slices.DeleteFunc(slices.Clone(level), func(d ocispec.Descriptor) bool { return !isCalled(d, name) })
+		if len(found) > 0 {
+			return o.join(found)
+		}
+		var next []ocispec.Descriptor
+		for _, d := range level {
+			if !isIndex(d.MediaType) || left == 0 {
+				continue
+			}
+			left--
+			if err := ctx.Err(); err != nil {
+				return ocispec.Descriptor{}, err
+			}
+			raw, err := o.load(d)
+			if err != nil {
+				return ocispec.Descriptor{}, err
+			}
+			entries, err := parseIndex(raw)
+			if err != nil {
+				return ocispec.Descriptor{}, fmt.Errorf("%w: index %s: %w", ErrMalformed, d.Digest, err)
+			}
+			next = append(next, entries...)
+		}
+		level = next
+	}
+	return ocispec.Descriptor{}, fmt.Errorf("%w: no image %s; there are: %s", ErrNotFound, quote(name), enumerate(o.names()))
+}
+
+// isCalled compares names as they stand and, as containerd writes whole ones,
+// in full.
+func isCalled(d ocispec.Descriptor, name string) bool {
+	ref, whole := d.Annotations[ocispec.AnnotationRefName], d.Annotations[containerdName]
+	return ref == name || whole == name || normal(name) != "" && strings.Contains(name, "/") && normal(ref) == normal(name) ||
+		whole != "" && normal(whole) == normal(name)
+}
+
+func isIndex(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageIndex || mediaType == "application/vnd.docker.distribution.manifest.list.v2+json"
+}
+
+// join makes one of the entries that are called the same: themselves, if they
+// are, or an index of them, if each is for a platform.
+func (o *oci) join(same []ocispec.Descriptor) (ocispec.Descriptor, error) {
+	var different []ocispec.Descriptor
+	for _, d := range same {
+		if !slices.ContainsFunc(different, func(e ocispec.Descriptor) bool { return e.Digest == d.Digest }) {
+			different = append(different, d)
+		}
+	}
+	if len(different) == 1 {
+		return different[0], nil
+	}
+	for _, d := range different {
+		if d.Platform == nil {
+			var all []string
+			for _, d := range different {
+				all = append(all, "@"+string(d.Digest))
+			}
+			return d, fmt.Errorf("%w of the same name; name one by its digest: %s", ErrAmbiguous, enumerate(all))
+		}
+	}
+	raw, err := json.Marshal(ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: different,
+	})
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
+	o.made[d.Digest] = raw
+	return d, nil
+}
