@@ -182,7 +182,7 @@ func (b *Blob) request(e *endpoint, w window) request {
 // serve any longer, for whatever reason; the registry knows a better one.
 func (b *Blob) askPlace(ctx context.Context, l *location, w window, p *pace) *answer {
 	r := b.request(l.from, w)
-	r.url = l.url
+	r.url, r.guarded = l.url, l.guarded
 	a, err := b.client.do(ctx, r, p)
 	if err != nil {
 		b.forget(l)
@@ -209,7 +209,7 @@ func (b *Blob) askRegistry(ctx context.Context, e *endpoint, w window, p *pace) 
 		b.mu.Lock()
 		b.place = nil
 		if a.hops > 0 {
-			b.place = &location{from: e, url: a.url, expires: expiry(a.url)}
+			b.place = newLocation(e, a, time.Now())
 		}
 		b.mu.Unlock()
 	}

@@ -286,7 +286,7 @@ func TestReadRangeCancel(t *testing.T) {
 func TestLimiter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := newLimiter(3)
+		l := newLimiter(3, newGate(Options{MaxPerHost: 3}))
 		var open []func()
 		for range 3 {
 			release, err := l.acquire(t.Context(), "a")

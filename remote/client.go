@@ -30,7 +30,7 @@ func New(o Options) (*Client, error) {
 	}
 	return &Client{
 		o:          o,
-		limiter:    newLimiter(o.MaxPerHost),
+		limiter:    newLimiter(o.MaxPerHost, newGate(o)),
 		registries: map[string]*registry{},
 		warned:     map[string]bool{},
 	}, nil
@@ -43,7 +43,11 @@ func (c *Client) Close() {
 	defer c.mu.Unlock()
 	for _, r := range c.registries {
 		r.closeIdle()
+		for _, e := range r.endpoints {
+			e.client.CloseIdleConnections()
+		}
 	}
+	c.limiter.gate.close()
 }
 
 // Stats returns the totals so far.
@@ -119,9 +123,8 @@ func (c *Client) retrying(domain string, err error) {
 // round asks each host once. The error is that of the host configured last,
 // which is the origin; the others' words are added to it.
 func (c *Client) round(ctx context.Context, r *registry, need docker.HostCapabilities, f func(*endpoint) error) error {
-	hosts := r.candidates(need)
 	failures := map[*endpoint]error{}
-	for _, e := range hosts {
+	for _, e := range r.candidates(need) {
 		err := f(e)
 		if err == nil {
 			e.worked()

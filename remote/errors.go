@@ -119,6 +119,9 @@ func transportFault(host string, err error) *fault {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
+	if inside := (insideError{}); errors.As(err, &inside) {
+		return insideFault(host, inside)
+	}
 	f := &fault{class: ErrUnreachable, text: host, cause: err, again: true}
 	var verification *tls.CertificateVerificationError
 	var authority x509.UnknownAuthorityError

@@ -7,10 +7,12 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// limiter bounds the requests under way per host. It remembers only hosts
-// that have some, because redirects may name any number of them.
+// limiter bounds the requests under way per host, of this client and, by way of
+// the gate, of all on this machine. It remembers only hosts that have some,
+// because redirects may name any number of them.
 type limiter struct {
 	perHost int64
+	gate    *gate
 
 	mu    sync.Mutex // guards hosts and their users
 	hosts map[string]*lane
@@ -21,12 +23,12 @@ type lane struct {
 	users int
 }
 
-func newLimiter(perHost int) *limiter {
-	return &limiter{perHost: int64(perHost), hosts: map[string]*lane{}}
+func newLimiter(perHost int, g *gate) *limiter {
+	return &limiter{perHost: int64(perHost), gate: g, hosts: map[string]*lane{}}
 }
 
 // acquire waits for a slot of host; the caller calls the returned function
-// once, when its body is closed.
+// once, when its body is closed. It fails while host wants to be left alone.
 func (l *limiter) acquire(ctx context.Context, host string) (func(), error) {
 	l.mu.Lock()
 	w := l.hosts[host]
@@ -41,9 +43,24 @@ func (l *limiter) acquire(ctx context.Context, host string) (func(), error) {
 		l.leave(host, w)
 		return nil, ended(ctx, nil)
 	}
-	return func() {
+	release := func() {
 		w.slots.Release(1)
 		l.leave(host, w)
+	}
+	leave, err := l.gate.enter(ctx, host)
+	if err == nil {
+		err = l.gate.rests(host)
+	}
+	if err != nil {
+		if leave != nil {
+			leave()
+		}
+		release()
+		return nil, err
+	}
+	return func() {
+		leave()
+		release()
 	}, nil
 }
 

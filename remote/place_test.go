@@ -81,15 +81,29 @@ func TestRedirectRemembered(t *testing.T) {
 	}
 }
 
-func TestRedirectExpires(t *testing.T) {
+func TestLocationUsable(t *testing.T) {
 	t.Parallel()
-	s := newStore(t)
-	s.lifetime.Store(int64(expiryMargin/time.Second) - 1)
-	_, b := s.open(t)
-	wantRange(t, b, s.content, 0, 500)
-	wantRange(t, b, s.content, 0, 500)
-	if got := s.asked(); got != [2]int{3, 2} {
-		t.Errorf("%v requests", got)
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, tt := range []struct {
+		name  string
+		query string
+		want  time.Duration // how long it is used; 0: until it is refused
+	}{
+		{"no end", "", 0},
+		{"an hour", "Expires=" + fmt.Sprint(now.Add(time.Hour).Unix()), time.Hour - expiryMargin},
+		{"three seconds", "Expires=" + fmt.Sprint(now.Add(3*time.Second).Unix()), 2250 * time.Millisecond},
+		{"ended, by our clock", "Expires=" + fmt.Sprint(now.Add(-time.Second).Unix()), 0},
+	} {
+		l := newLocation(nil, &answer{url: mustURL(t, "https://cdn.example/x?"+tt.query)}, now)
+		if tt.want == 0 {
+			if !l.usable(now.Add(1000 * time.Hour)) {
+				t.Errorf("%s: not used", tt.name)
+			}
+			continue
+		}
+		if !l.usable(now.Add(tt.want-time.Millisecond)) || l.usable(now.Add(tt.want)) {
+			t.Errorf("%s: used until %v", tt.name, l.until)
+		}
 	}
 }
 

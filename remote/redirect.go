@@ -6,14 +6,13 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 )
 
 const (
 	maxHops = 10
 	// A signed URL is not used in its last seconds, so that it does not end
-	// on the way.
+	// on the way: this many, or a quarter of its life if that is less.
 	expiryMargin = 10 * time.Second
 	// Lifetimes beyond this are taken for it; no signer grants longer ones.
 	maxLifetime = 30 * 24 * time.Hour
@@ -23,12 +22,21 @@ const (
 type location struct {
 	from    *endpoint
 	url     *url.URL
-	expires time.Time // zero: not told
+	guarded bool
+	until   time.Time // zero: for ever, as far as is known
 }
 
-func (l *location) usable(now time.Time) bool {
-	return l.expires.IsZero() || now.Before(l.expires.Add(-expiryMargin))
+func newLocation(from *endpoint, a *answer, now time.Time) *location {
+	l := &location{from: from, url: a.url, guarded: a.guarded}
+	// One that has ended already is of a host whose clock is not ours. It is
+	// used until it is refused.
+	if expires := expiry(a.url); expires.After(now) {
+		l.until = expires.Add(-min(expiryMargin, expires.Sub(now)/4))
+	}
+	return l
 }
+
+func (l *location) usable(now time.Time) bool { return l.until.IsZero() || now.Before(l.until) }
 
 // expiry reads when a signed URL ends, zero if it does not tell:
 // X-Amz-Date and X-Amz-Expires (S3 V4), X-Goog-… (GCS V4), Expires in Unix
@@ -66,6 +74,12 @@ func isRedirect(status int) bool {
 	return false
 }
 
+// public reports whether a host answered that is not of a private network, as
+// far as its name and its address tell. peer is invalid behind a proxy.
+func public(at *url.URL, peer netip.Addr) bool {
+	return !private(at.Hostname()) && !(peer.IsValid() && privateIP(peer))
+}
+
 // follow is the URL that an answer from at, given by peer, redirects to.
 func follow(at *url.URL, peer netip.Addr, target string) (*url.URL, error) {
 	to, err := at.Parse(target)
@@ -75,26 +89,10 @@ func follow(at *url.URL, peer netip.Addr, target string) (*url.URL, error) {
 	if to.Scheme != "http" && to.Scheme != "https" || to.Hostname() == "" {
 		return nil, &fault{class: ErrAnswer, text: fmt.Sprintf("%s redirects to %s", at.Host, redact(to))}
 	}
-	if private(to.Hostname()) && !private(at.Hostname()) && !(peer.IsValid() && privateIP(peer)) {
+	if private(to.Hostname()) && public(at, peer) {
 		return nil, &fault{class: ErrAnswer, text: fmt.Sprintf("%s is public and redirects into a private network (%s); refused", at.Host, redact(to))}
 	}
 	return to, nil
-}
-
-// private reports whether a host is known, without asking DNS, not to be on
-// the public internet.
-func private(host string) bool {
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && privateIP(ip)
-}
-
-func privateIP(ip netip.Addr) bool {
-	ip = ip.Unmap()
-	return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || ip.IsUnspecified()
 }
 
 // redact is u without what may be secret: user, query, fragment.

@@ -5,11 +5,14 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
 	"net/url"
+	"strings"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
 )
@@ -20,6 +23,7 @@ type request struct {
 	method   string // GET if empty
 	grant    grant
 	url      *url.URL
+	guarded  bool        // may not end in a private network
 	header   http.Header // Accept, Range, Content-Type
 	body     *payload    // nil: none
 }
@@ -27,47 +31,45 @@ type request struct {
 // answer is what the last hop of a request said. Its body must be closed.
 type answer struct {
 	*http.Response
-	url  *url.URL // of the last hop
-	hops int      // redirects followed
-	peer netip.Addr
+	url     *url.URL // of the last hop
+	guarded bool     // the last hop was
+	hops    int      // redirects followed
+	peer    netip.Addr
 }
 
 // do sends a request, follows redirects and renews the token once. Answers
 // of any status are returned; errors are of the transport or of the login.
 func (c *Client) do(ctx context.Context, r request, p *pace) (*answer, error) {
-	at, renewed, fresh := r.url, false, ""
+	at, fresh := r.url, ""
+	r.guarded = r.guarded || r.endpoint.public.Load() && !r.endpoint.owns(at)
 	for hops := 0; ; {
-		own := r.endpoint.owns(at)
-		authorization := fresh
-		switch {
-		case !own || r.grant.repo == "":
-			authorization = ""
-		case fresh == "":
-			var err error
-			if authorization, err = c.header(ctx, r.endpoint.authority(r.grant), p); err != nil {
-				return nil, err
-			}
+		authorization, err := c.authorization(ctx, r, at, fresh, p)
+		if err != nil {
+			return nil, err
 		}
 		a, err := c.send(ctx, r.hop(at, authorization), p)
 		if err != nil {
 			return nil, err
 		}
-		a.hops = hops
+		a.hops, a.guarded = hops, r.guarded
+		open := public(at, a.peer)
+		if r.endpoint.owns(at) {
+			r.endpoint.public.Store(open)
+		}
 		switch {
 		case isRedirect(a.StatusCode):
 			hops++
+			r.guarded = r.guarded || open
 			at, err = r.follow(at, a, hops)
-		case a.StatusCode == http.StatusUnauthorized && own && r.grant.repo != "" && !renewed:
-			renewed = true
-			want := refusal{stale: authorization, challenge: auth.ParseAuthHeader(a.Header)}
-			if len(want.challenge) == 0 {
-				return a, nil
-			}
-			fresh, err = c.renew(ctx, r.endpoint.authority(r.grant), want, p)
-			if err == nil && fresh == authorization {
+		case fresh == "" && r.refused(at, a, authorization):
+			fresh, err = c.another(ctx, r, a, authorization, p)
+			if err == nil && fresh == authorization || err != nil && a.StatusCode == http.StatusForbidden && !transient(err) {
 				return a, nil
 			}
 		default:
+			if err := a.plain(); err != nil {
+				return nil, err
+			}
 			return a, nil
 		}
 		a.Body.Close() //nolint:errcheck // nothing of it is used
@@ -76,6 +78,76 @@ func (c *Client) do(ctx context.Context, r request, p *pace) (*answer, error) {
 		}
 	}
 }
+
+// authorization is the header to send to at: the fresh one if there is one.
+func (c *Client) authorization(ctx context.Context, r request, at *url.URL, fresh string, p *pace) (string, error) {
+	switch {
+	case r.grant.repo == "" || !r.endpoint.owns(at):
+		return "", nil
+	case fresh != "":
+		return fresh, nil
+	}
+	return c.header(r.forToken(ctx), r.endpoint.authority(r.grant), p)
+}
+
+// forToken is the context to ask for a token in: a public registry may not
+// send the client into a private network for it.
+func (r request) forToken(ctx context.Context) context.Context {
+	if r.endpoint.public.Load() {
+		return guarded(ctx)
+	}
+	return ctx
+}
+
+// refused reports whether another token may help. Some registries say 403 to
+// one that has expired.
+func (r request) refused(at *url.URL, a *answer, authorization string) bool {
+	if r.grant.repo == "" || !r.endpoint.owns(at) {
+		return false
+	}
+	reads := r.method == "" || r.method == http.MethodHead
+	return a.StatusCode == http.StatusUnauthorized ||
+		a.StatusCode == http.StatusForbidden && reads && strings.HasPrefix(authorization, "Bearer ")
+}
+
+// another returns another header than the refused one, which it is itself if
+// there is no other.
+func (c *Client) another(ctx context.Context, r request, a *answer, stale string, p *pace) (string, error) {
+	auths := r.endpoint.authority(r.grant)
+	want := refusal{stale: stale, challenge: auth.ParseAuthHeader(a.Header)}
+	if len(want.challenge) == 0 && a.StatusCode == http.StatusForbidden {
+		_, _, want.challenge = auths.current()
+	}
+	if len(want.challenge) == 0 {
+		return stale, nil
+	}
+	return c.renew(r.forToken(ctx), auths, want, p)
+}
+
+// plain refuses content that is not as it is stored. Its digest would not be
+// right, and neither would the bytes of a range.
+func (a *answer) plain() error {
+	encoding := a.Header.Get("Content-Encoding")
+	switch strings.ToLower(strings.TrimSpace(encoding)) {
+	case "", "identity", "aws-chunked": // the last is a mark that some tools leave in S3
+		return nil
+	}
+	if a.StatusCode/100 != 2 {
+		a.Body = withoutBody{a.Body} // words that cannot be read
+		return nil
+	}
+	a.Body.Close() //nolint:errcheck // nothing of it is used
+	return &fault{
+		class:  ErrAnswer,
+		text:   fmt.Sprintf("%s sends the content with Content-Encoding %.40q, although it was asked for identity", a.url.Host, encoding),
+		remedy: "a proxy in between must not compress what a registry serves",
+	}
+}
+
+// withoutBody is a body that need only be closed.
+type withoutBody struct{ io.Closer }
+
+func (withoutBody) Read([]byte) (int, error) { return 0, io.EOF }
 
 // follow returns where the redirect a leads, the hops-th in a row.
 func (r request) follow(at *url.URL, a *answer, hops int) (*url.URL, error) {
@@ -93,15 +165,21 @@ func (r request) follow(at *url.URL, a *answer, hops int) (*url.URL, error) {
 
 // hop is one HTTP request of a do.
 type hop struct {
-	client *http.Client
-	method string
-	url    *url.URL
-	header http.Header
-	body   *payload
+	client  *http.Client
+	method  string
+	url     *url.URL
+	guarded bool
+	header  http.Header
+	body    *payload
 }
 
 func (r request) hop(at *url.URL, authorization string) hop {
-	h := hop{client: r.endpoint.client, method: cmp.Or(r.method, http.MethodGet), url: at, header: http.Header{}, body: r.body}
+	h := hop{
+		client: r.endpoint.client, method: cmp.Or(r.method, http.MethodGet), url: at, guarded: r.guarded,
+		// Else net/http, and proxies, take it that anything is welcome.
+		header: http.Header{"Accept-Encoding": {"identity"}},
+		body:   r.body,
+	}
 	if r.endpoint.owns(at) {
 		maps.Copy(h.header, r.endpoint.header)
 		if authorization != "" {
@@ -121,6 +199,9 @@ func (c *Client) send(ctx context.Context, h hop, p *pace) (*answer, error) {
 		return nil, err
 	}
 	ctx, dog := watch(ctx, p)
+	if h.guarded {
+		ctx = guarded(ctx)
+	}
 	a := &answer{url: h.url}
 	trace := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(i httptrace.GotConnInfo) { a.peer = peer(i) },
@@ -132,6 +213,11 @@ func (c *Client) send(ctx context.Context, h hop, p *pace) (*answer, error) {
 		return nil, err
 	}
 	c.warn(h.url.Host, resp.Header)
+	if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable {
+		if wait := retryAfter(resp.Header.Get("Retry-After"), time.Now()); wait > 0 {
+			c.limiter.gate.rest(h.url.Host, wait)
+		}
+	}
 	resp.Body = &body{
 		ctx:  func() error { return context.Cause(ctx) },
 		host: h.url.Host, rc: resp.Body, dog: dog, release: release,

@@ -57,20 +57,45 @@ func (t *tally) stats() Stats {
 	}
 }
 
-// meter counts what passes through a transport.
+// meter counts what passes through a transport, and sees to it that guarded
+// requests leave for public addresses only.
 type meter struct {
-	next  *http.Transport
-	tally *tally
+	next    *http.Transport
+	tally   *tally
+	outside outside
 }
 
 func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 	m.tally.requests.Add(1)
-	resp, err := m.next.RoundTrip(req)
+	resp, err := m.transport(req).RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}
 	resp.Body = &meteredBody{ReadCloser: resp.Body, tally: m.tally}
 	return resp, nil
+}
+
+// transport is that for a request. A proxy has a name of its own to connect to,
+// and looks up the host's by itself.
+func (m *meter) transport(req *http.Request) *http.Transport {
+	if !isGuarded(req.Context()) || proxied(m.next, req) {
+		return m.next
+	}
+	return m.outside.of(m.next)
+}
+
+func proxied(t *http.Transport, req *http.Request) bool {
+	if t.Proxy == nil {
+		return false
+	}
+	proxy, err := t.Proxy(req)
+	return proxy != nil || err != nil
+}
+
+// CloseIdleConnections is called by that of http.Client.
+func (m *meter) CloseIdleConnections() {
+	m.next.CloseIdleConnections()
+	m.outside.closeIdle()
 }
 
 type meteredBody struct {
