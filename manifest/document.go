@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -125,8 +126,9 @@ func settle(said string, s shape) (string, error) {
 		return "", fmt.Errorf("%w: it has both layers and manifests", ErrMalformed)
 	case !isGeneric(said) && s.MediaType != "" && s.MediaType != said:
 		return "", fmt.Errorf("%w: it is called %s and says that it is %s", ErrMalformed, quote(said), quote(s.MediaType))
-	case schema1.IsMediaType(said):
-		return "", fmt.Errorf("%w: it is called %s and is of schemaVersion %d", ErrMalformed, quote(said), s.SchemaVersion)
+	case schema1.IsMediaType(said) || schema1.IsMediaType(s.MediaType):
+		return "", fmt.Errorf("%w: it is called %s and is of schemaVersion %d",
+			ErrMalformed, quote(cmp.Or(said, s.MediaType)), s.SchemaVersion)
 	case !isGeneric(said):
 		return said, nil
 	case s.MediaType != "":

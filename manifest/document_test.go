@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/peelfs/peel/internal/schema1"
 )
 
 func TestMediaType(t *testing.T) {
@@ -19,7 +21,11 @@ func TestMediaType(t *testing.T) {
 		{"manifests", `{"schemaVersion":2,"manifests":[]}`, ocispec.MediaTypeImageIndex, nil},
 		{"null is absent", `{"schemaVersion":2,"manifests":[],"layers":null}`, ocispec.MediaTypeImageIndex, nil},
 		{"both", `{"schemaVersion":2,"manifests":[],"layers":[]}`, "", ErrMalformed},
-		{"schema 1", `{"schemaVersion":1,"fsLayers":[]}`, "", ErrUnsupported},
+		{"schema 1", `{"schemaVersion":1,"fsLayers":[]}`, schema1.MediaType, nil},
+		{"signed schema 1", `{"schemaVersion":1,"fsLayers":[],"signatures":[{}]}`, schema1.MediaTypeSigned, nil},
+		{"schema 1 called something else", `{"schemaVersion":1,"mediaType":"` + dockerList + `"}`, "", ErrMalformed},
+		{"schema 1 with layers", `{"schemaVersion":1,"layers":[]}`, "", ErrMalformed},
+		{"schema 2 with fsLayers", `{"schemaVersion":2,"fsLayers":[]}`, "", ErrMalformed},
 		{"too large", string(bytes.Repeat([]byte(" "), MaxDocument+1)), "", ErrMalformed},
 		{"nothing", "", "", ErrMalformed},
 	} {

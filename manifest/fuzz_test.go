@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/distribution/reference"
@@ -34,6 +35,9 @@ func (l liar) Blob(context.Context, reference.Named, ocispec.Descriptor) ([]byte
 	return l.cfg, nil
 }
 
+// BlobSize is Sizer's.
+func (l liar) BlobSize(context.Context, reference.Named, digest.Digest) (int64, error) { return 1, nil }
+
 // seed is one input of FuzzResolve. "@CHILD" and "@CONFIG" stand for the
 // digest and size of the second and third document, so that the fuzzer gets
 // past the first check.
@@ -49,6 +53,7 @@ func seeds() []seed {
 		docker   = `{"schemaVersion":2,"config":{"@CONFIG"},"layers":[{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","digest":"` + someDigest + `","size":1}]}`
 		index    = `{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","@CHILD","platform":{"os":"linux","architecture":"amd64"}}]}`
 		untyped  = `{"schemaVersion":2,"manifests":[{"@CHILD"}]}`
+		artifact = `{"schemaVersion":2,"config":{"mediaType":"application/x-wine","@CONFIG"},"layers":[{"mediaType":"text/plain","digest":"` + someDigest + `","size":1,"annotations":{"org.opencontainers.image.title":"../x"}}]}`
 		embedded = `{"schemaVersion":2,"manifests":[{"@CHILD","data":"e30="}]}`
 	)
 	return []seed{
@@ -59,7 +64,10 @@ func seeds() []seed {
 		{"type with parameter, entry without platform", "application/json; charset=utf-8", untyped, manifest, config, nil},
 		{"wrong diffIDs", "", manifest, "", "{}", ErrMalformed},
 		{"embedded", "text/plain", embedded, "{}", "", ErrMalformed},
-		{"schema 1", schema1.MediaTypeSigned, `{"schemaVersion":1,"fsLayers":[]}`, "", "", ErrUnsupported},
+		{"schema 1", schema1.MediaType, string(oldManifest(old{id: "b", parent: "a"}, old{id: "a"})), "", "", nil},
+		{"signed schema 1", "application/json", string(sign(oldManifest(old{id: "a"}))), "", "", nil},
+		{"schema 1 without layers", schema1.MediaTypeSigned, `{"schemaVersion":1,"fsLayers":[]}`, "", "", ErrMalformed},
+		{"artifact", "", artifact, "", "", nil},
 		{"both", "", `{"schemaVersion":2,"layers":[],"manifests":[]}`, "", "", ErrMalformed},
 	}
 }
@@ -109,11 +117,18 @@ func FuzzResolve(f *testing.F) {
 		if img == nil {
 			return
 		}
-		if img.Top.Digest != digest.FromBytes(l.top) || img.Top.Size != int64(len(l.top)) {
+		body := img.Raw
+		if img.Schema1 {
+			body, _ = schema1.Payload(img.Raw)
+		} else if img.Top.Digest != digest.FromBytes(l.top) {
 			t.Errorf("Top is %v", img.Top)
 		}
-		if img.Desc.Digest != digest.FromBytes(img.Raw) || img.Desc.Size != int64(len(img.Raw)) {
-			t.Errorf("Desc is %v", img.Desc)
+		if img.Top.Size != int64(len(l.top)) || img.Desc.Digest != digest.FromBytes(body) || img.Desc.Size != int64(len(img.Raw)) {
+			t.Errorf("Top is %v, Desc is %v", img.Top, img.Desc)
+		}
+		if img.DiffIDsUnknown() {
+			completed(t, img)
+			return
 		}
 		for _, d := range append(img.Layers, img.Manifest.Config) {
 			if d.Digest.Validate() != nil || d.Size < 0 {
@@ -124,6 +139,25 @@ func FuzzResolve(f *testing.F) {
 			t.Errorf("config %s with %d diffIDs", c.Raw, len(c.DiffIDs()))
 		}
 	})
+}
+
+// completed gives the layers of an image diffIDs.
+func completed(t *testing.T, img *Image) {
+	t.Helper()
+	diffIDs := slices.Repeat([]digest.Digest{someDigest}, len(img.Layers))
+	for i := range img.Layers {
+		if name := img.FileName(i); len(name) > maxTitle {
+			t.Errorf("a name of %d bytes", len(name))
+		}
+	}
+	c, err := CompleteConfig(img, diffIDs)
+	if err != nil {
+		known(t, err)
+		return
+	}
+	if !slices.Equal(c.DiffIDs(), diffIDs) || img.Schema1 && img.Manifest.Config.Digest != digest.FromBytes(c.Raw) {
+		t.Errorf("config %s of %v", c.Raw, img.Manifest.Config)
+	}
 }
 
 // known fails unless err is one of the errors that the package promises.

@@ -108,16 +108,25 @@ func TestResolveErrors(t *testing.T) {
 		{"layers not a list", object(map[string]any{
 			"schemaVersion": 2, "config": map[string]any{}, "layers": 1,
 		}), ErrMalformed, "layers: not a list"},
-		{"schema 1 by version", object(map[string]any{"schemaVersion": 1}), ErrUnsupported, "schema 1"},
-		{"schema 1 by layers", object(map[string]any{"schemaVersion": 2, "fsLayers": []int{}}), ErrUnsupported, "schema 1"},
+		{"schema 1 by version", object(map[string]any{"schemaVersion": 1}), ErrMalformed, "0 fsLayers and 0 entries"},
+		{"schema 1 by layers", object(map[string]any{"schemaVersion": 2, "fsLayers": []int{}}), ErrMalformed, "fsLayers in a"},
 		{"schema 1 by the body's type", object(map[string]any{
 			"schemaVersion": 2, "mediaType": schema1.MediaTypeSigned,
-		}), ErrUnsupported, "manifest.v1+prettyjws"},
-		{"schema 1 by type, digest not of the bytes", func(t *testing.T, s *store) ocispec.Descriptor {
+		}), ErrMalformed, `manifest.v1+prettyjws" and is of schemaVersion 2`},
+		{"schema 1 by type alone", func(t *testing.T, s *store) ocispec.Descriptor {
+			return s.put(t, schema1.MediaTypeSigned, []byte(`{"schemaVersion":2}`))
+		}, ErrMalformed, `v1+prettyjws" and is of schemaVersion 2`},
+		{"schema 1, digest not of the bytes", func(t *testing.T, s *store) ocispec.Descriptor {
 			m := s.put(t, schema1.MediaTypeSigned, []byte("{}"))
 			m.Size++
 			return m
-		}, ErrUnsupported, "schema 1"},
+		}, ErrVerify, "2 bytes, want 3"},
+		{"schema 1 behind an index", func(t *testing.T, s *store) ocispec.Descriptor {
+			return s.index(t, s.put(t, "", oldManifest(old{id: "a"})))
+		}, ErrUnsupported, "schema 1 as an entry of an index"},
+		{"schema 1, nobody tells sizes", func(t *testing.T, s *store) ocispec.Descriptor {
+			return s.put(t, "", oldManifest(old{id: "a"}))
+		}, ErrUnsupported, "does not tell the sizes"},
 		{"no such platform", func(t *testing.T, s *store) ocispec.Descriptor {
 			m := s.image(t, "linux/arm64")
 			return s.index(t, on(t, "linux/s390x", m), on(t, "linux/arm64", m), on(t, "linux/s390x", m),
@@ -163,20 +172,33 @@ func TestResolveErrors(t *testing.T) {
 			arm := s.image(t, "linux/arm64")
 			return s.index(t, slices.Repeat([]ocispec.Descriptor{arm}, maxDocuments+1)...)
 		}, ErrMalformed, "more than 64 documents"},
-		{"artifact", edited(func(m *ocispec.Manifest) {
-			m.Config.MediaType = "application/vnd.cncf.helm.config.v1+json"
-		}), ErrArtifact, `not a container image but an artifact of type "application/vnd.cncf.helm.config.v1+json"`},
-		{"artifact with empty config", edited(func(m *ocispec.Manifest) {
-			m.Config.MediaType, m.ArtifactType = ocispec.MediaTypeEmptyJSON, "application/x-wine"
-		}), ErrArtifact, `"application/x-wine"`},
-		{"artifact behind an index", func(t *testing.T, s *store) ocispec.Descriptor {
+		{"indexes of no image", edited(func(m *ocispec.Manifest) {
+			m.Config.MediaType, m.ArtifactType = ocispec.MediaTypeEmptyJSON, IndexArtifactType
+		}), ErrArtifact, `not a container image but an artifact of type "application/vnd.peel.index.v1"`},
+		{"indexes of no image behind an index", func(t *testing.T, s *store) ocispec.Descriptor {
 			m := s.imageManifest(t, "linux/amd64")
-			m.Config.MediaType = "application/x-wine"
+			m.Config.MediaType = SOCIIndexV1
 			return s.index(t, on(t, "linux/amd64", s.put(t, ocispec.MediaTypeImageManifest, m)))
-		}, ErrArtifact, `"application/x-wine"`},
-		{"artifact with a type that only Docker's manifests may give", edited(func(m *ocispec.Manifest) {
-			m.Config.MediaType = "application/json"
-		}), ErrArtifact, `"application/json"`},
+		}, ErrArtifact, SOCIIndexV1},
+		{"nothing but attestations", func(t *testing.T, s *store) ocispec.Descriptor {
+			m := s.image(t, "linux/amd64", "application/vnd.in-toto+json")
+			m.Annotations = map[string]string{annotationKind: kindAttestation}
+			artifact := s.imageManifest(t, "linux/amd64", "application/vnd.in-toto+json")
+			artifact.ArtifactType, artifact.Config.MediaType = attestationType, ocispec.MediaTypeEmptyJSON
+			d := s.put(t, ocispec.MediaTypeImageManifest, artifact)
+			d.ArtifactType = attestationType
+			return s.index(t, m, d, on(t, "unknown", s.image(t, "", "application/vnd.in-toto+json")))
+		}, ErrNoPlatform, "nor for any other"},
+		{"artifact whose layer has no digest", edited(func(m *ocispec.Manifest) {
+			m.Config.MediaType, m.Layers[0].Digest = "application/x-wine", "sha256:x"
+		}), ErrMalformed, "layer 1 of 1"},
+		{"artifact with a title that ends early", edited(func(m *ocispec.Manifest) {
+			m.Config.MediaType, m.Layers[0].Annotations = "application/x-wine", map[string]string{ocispec.AnnotationTitle: "a\x00b"}
+		}), ErrMalformed, `the title "a\x00b"`},
+		{"artifact with a long title", edited(func(m *ocispec.Manifest) {
+			m.Config.MediaType = "application/x-wine"
+			m.Layers[0].Annotations = map[string]string{ocispec.AnnotationTitle: strings.Repeat("x", maxTitle+1)}
+		}), ErrMalformed, "at most 4096 bytes"},
 		{"layer encrypted by an old tool", edited(func(m *ocispec.Manifest) {
 			m.Layers[0].MediaType = dockerLayer + ".gzip+enc"
 		}), ErrUnsupported, "layer 1 of 1: encrypted layers are not supported"},

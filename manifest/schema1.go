@@ -17,7 +17,7 @@ import (
 
 // emptyLayer is the digest of the gzipped tar without entries that Docker gave
 // every step of a build that changed no file.
-const emptyLayer = digest.Digest("sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d663cb16422d00e8a7c22955b46d4")
+const emptyLayer = digest.Digest("sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4")
 
 const osWindows = "windows"
 

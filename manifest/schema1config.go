@@ -50,8 +50,9 @@ func (v *schema1Image) config(diffIDs []digest.Digest) ([]byte, error) {
 	return json.Marshal(members)
 }
 
-// canonical is the newest entry as Docker read it: as it stands if Docker
-// 1.8.3 or later has written it, else by the members that Docker then knew.
+// canonical is the newest entry as Docker read it: by the members that Docker
+// then knew if a version before 1.8.3 has written it, else as it stands. Other
+// tools state no version.
 func (v *schema1Image) canonical() ([]byte, error) {
 	var by struct {
 		DockerVersion string `json:"docker_version"`
@@ -59,7 +60,7 @@ func (v *schema1Image) canonical() ([]byte, error) {
 	if err := json.Unmarshal(v.newest, &by); err != nil {
 		return nil, err
 	}
-	if !before183(by.DockerVersion) {
+	if by.DockerVersion == "" || !before183(by.DockerVersion) {
 		return v.newest, nil
 	}
 	var old oldImage
