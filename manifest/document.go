@@ -23,6 +23,7 @@ const (
 	maxEntries = 4096    // of an index
 	maxLayers  = 512     // of a manifest
 	maxLayer   = 1 << 50 // bytes; so that the sum of all layers fits in int64
+	maxURLs    = 64      // of a layer that is not in its registry
 )
 
 // document is a verified index or manifest: one of the two is not nil.
@@ -209,7 +210,11 @@ func (doc *document) checkBlobs() error {
 	}
 	for i, l := range m.Layers {
 		err := checkBlob(l, maxLayer)
-		if err == nil {
+		switch {
+		case err != nil:
+		case len(l.URLs) > maxURLs:
+			err = fmt.Errorf("%w: %d urls, more than %d", ErrMalformed, len(l.URLs), maxURLs)
+		default:
 			err = check(l)
 		}
 		if err != nil {

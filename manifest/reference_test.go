@@ -152,7 +152,8 @@ func TestZeroReference(t *testing.T) {
 func FuzzParseReference(f *testing.F) {
 	for _, s := range []string{
 		"", "alpine", "alpine:3.20", "ghcr.io/a/b:tag@" + someDigest, "[::1]:5000/a:b:/etc",
-		"https://a/b", "oci:dir", "Alpine:", "a@sha256:", "a/", ":/", "a:/b:/c", "\xff",
+		"https://a/b", "oci:dir", "oci:/a/dir:tag:/etc", "oci:d@" + someDigest, "dir:/a b:c", "Alpine:",
+		"docker-archive:x.tar:host:5000/a:3:/etc", "docker-archive:/x@2", "docker-dir:/x:@0", "oci:///x", "docker-daemon:x", "a@sha256:", "a/", ":/", "a:/b:/c", "\xff",
 		"INDEX.docker.io/a", "localhost:5000/UPPER:X", "a__b/c..d", strings.Repeat("a/", 200),
 	} {
 		f.Add(s)

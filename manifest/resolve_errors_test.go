@@ -214,6 +214,9 @@ func TestResolveErrors(t *testing.T) {
 		{"negative layer size", edited(func(m *ocispec.Manifest) {
 			m.Layers[0].Size = -1
 		}), ErrMalformed, "size -1"},
+		{"too many URLs", edited(func(m *ocispec.Manifest) {
+			m.Layers[0].URLs = make([]string, maxURLs+1)
+		}), ErrMalformed, "layer 1 of 1: malformed document: 65 urls, more than 64"},
 		{"too many layers", edited(func(m *ocispec.Manifest) {
 			m.Layers = slices.Repeat(m.Layers, maxLayers+1)
 		}), ErrMalformed, "layers: more than 512"},
