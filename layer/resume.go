@@ -140,7 +140,7 @@ func (s *streaming) resumption() resumption {
 
 // follows reports whether a note is one of this layer, and goes on from last.
 func (s *streaming) follows(n note, last entrance, staged int64) bool {
-	if n.Version != notesVersion || n.Blob != s.blob || n.Format < FormatTar || n.Format > FormatZstd || len(n.Window) > inflate.WindowSize {
+	if n.Version != notesVersion || n.Blob != s.blob || !s.mayBe(n.Format) || len(n.Window) > inflate.WindowSize {
 		return false
 	}
 	for i, e := range n.Entrances {
@@ -162,14 +162,25 @@ func restore(a digest.Algorithm, state hashState) hash.Hash {
 	return sum
 }
 
-// open begins to decode a blob of size bytes, which r yields from there on.
-func (from resumption) open(r io.Reader, size int64) (*inflater, error) {
-	if from.off == 0 {
-		return newInflater(r, size)
+// mayBe reports whether a pass can be over a blob of the format.
+func (s *streaming) mayBe(f FormatID) bool {
+	if s.options.File != "" {
+		return f == FormatFile
 	}
+	return f >= FormatTar && f <= FormatZstd
+}
+
+// open begins to decode the blob, which r yields from there on.
+func (s *streaming) open(from resumption, r io.Reader) (*inflater, error) {
 	at := from.at
 	at.Window = from.window
-	return newInflaterAt(r, size, from.format, at)
+	switch {
+	case s.options.File != "":
+		return newInflaterAt(r, s.src.Size(), FormatFile, at)
+	case from.off == 0:
+		return newInflater(r, s.src.Size())
+	}
+	return newInflaterAt(r, s.src.Size(), from.format, at)
 }
 
 // resident says why a layer cannot be read but from its beginning, "" if it

@@ -43,8 +43,11 @@ const (
 // stage with the layer's address space, which is its uncompressed tar. The
 // stage is committed once the digests of blob and tar, d.Digest and diffID,
 // have both matched; a diffID of "" is not known and not checked. Where the
-// stage is Resumable, a pass goes on where the last one was interrupted. Errors
-// are ErrVerify, ErrMalformed, and those of ctx, source and stage.
+// stage is Resumable, a pass goes on where the last one was interrupted, and
+// where that or no stage allows it, a blob that proves wrong is streamed three
+// times in all. With o.File the blob itself is the address space, whatever its
+// media type and content, and d.Digest the diffID. Errors are ErrVerify,
+// ErrMalformed, and those of ctx, source and stage.
 func Stream(ctx context.Context, src Source, d ocispec.Descriptor, diffID digest.Digest, o StreamOptions) (*Index, error) {
 	if o.Log == nil {
 		o.Log = silence()
@@ -69,19 +72,50 @@ func stream(ctx context.Context, src Source, d ocispec.Descriptor, diffID digest
 	if err := diffID.Validate(); diffID != "" && err != nil {
 		return nil, malformed("diffID %q: %w", clip(string(diffID)), err)
 	}
+	if o.File != "" {
+		if err := checkFile(o.File); err != nil {
+			return nil, err
+		}
+		if diffID == "" {
+			diffID = d.Digest // there is nothing to unpack
+		}
+	}
 	s := &streaming{src: src, blob: d.Digest, diffID: diffID, options: o}
 	from := s.resumption()
 	x, err := s.run(ctx, from)
-	if from.off > 0 && (errors.Is(err, ErrVerify) || errors.Is(err, ErrMalformed)) {
-		// What the last pass left may be to blame: the disk, or a crash.
+	for passes := 1; s.wrong(err, from) && s.rewinds() && passes < maxPasses; passes++ {
 		o.Log.WithError(err).WithField("layer", d.Digest).Warn("streaming the layer anew from its beginning")
 		s = &streaming{src: src, blob: d.Digest, diffID: diffID, options: o}
-		x, err = s.run(ctx, s.beginning())
+		from = s.beginning()
+		x, err = s.run(ctx, from)
 	}
 	if errors.Is(err, ErrVerify) || errors.Is(err, ErrMalformed) {
 		return nil, errors.Join(err, s.forget())
 	}
 	return x, err
+}
+
+// maxPasses is how often a blob is streamed in all, before its bytes are taken
+// for what the source has.
+const maxPasses = 3
+
+// wrong reports whether a pass that began at from may end otherwise when it
+// begins at the beginning: the blob's bytes were wrong, or what the last pass
+// left may be to blame, by the disk or a crash.
+func (s *streaming) wrong(err error, from resumption) bool {
+	if !errors.Is(err, ErrVerify) && !errors.Is(err, ErrMalformed) {
+		return false
+	}
+	return from.off > 0 || s.gotBlob != "" && s.gotBlob != s.blob
+}
+
+// rewinds reports whether the stage can be written from its beginning.
+func (s *streaming) rewinds() bool {
+	switch s.options.Stage.(type) {
+	case Resumable, nowhere:
+		return true
+	}
+	return false
 }
 
 // streaming is a pass over a blob: download and hash, decode, hash and stage,
@@ -209,7 +243,7 @@ func (s *streaming) replay(ctx context.Context, from resumption) error {
 // pump passes the decompressed bytes on, ending a part wherever a span may
 // begin.
 func (s *streaming) pump(ctx context.Context, blob *intake, from resumption) error {
-	in, err := from.open(blob, s.src.Size())
+	in, err := s.open(from, blob)
 	if err != nil {
 		return err
 	}
@@ -268,7 +302,11 @@ func (s *streaming) parse(ctx context.Context) error {
 		}
 	}
 	r := &blockReader{next: next, release: func(b []byte) { s.free <- b }}
-	s.tar.run(r)
+	if s.options.File != "" {
+		s.tar.runFile(s.options.File, s.src.Size())
+	} else {
+		s.tar.run(r)
+	}
 	return r.drain()
 }
 

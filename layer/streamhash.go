@@ -101,6 +101,9 @@ func (s *streaming) finish() (*Index, error) {
 	case s.tar.err != nil:
 		return nil, s.tar.err
 	}
+	if s.options.File != "" {
+		s.tar.sumFile(s.blob)
+	}
 	info := InfoInput{
 		Blob: s.blob, DiffID: s.gotDiff, Reason: s.options.Reason,
 		BlobSize: s.src.Size(), AddrSize: s.size, Format: s.format, Trust: Proved,
@@ -144,7 +147,7 @@ func (s *streaming) cut() (cut Cut, resident string) {
 		}
 		r.Count = chunk - r.First
 		cut.Spans = append(cut.Spans, Span{Addr: e.Out, Len: end - e.Out, Off: e.In, CLen: blobEnd - e.In, Chunks: r})
-		if s.format != FormatTar {
+		if s.format == FormatGzip || s.format == FormatZstd {
 			cut.add(e)
 		}
 	}
