@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,6 +19,8 @@ type Blob struct {
 	client *Client
 	ref    reference.Named
 	desc   ocispec.Descriptor
+	// Where it lies besides the registry.
+	foreign foreign
 	// turn holds one token; who takes it may ask the registry where the blob
 	// is, while the others wait for the answer.
 	turn chan struct{}
@@ -27,9 +30,10 @@ type Blob struct {
 }
 
 // Open names a blob of the repository of ref. It does no I/O and does not
-// look at the descriptor but for digest and size.
+// look at the descriptor but for digest, size and urls; the latter are asked
+// before the registry as far as Options.ForeignHosts allow.
 func (c *Client) Open(ref reference.Named, d ocispec.Descriptor) *Blob {
-	b := &Blob{client: c, ref: ref, desc: d, turn: make(chan struct{}, 1)}
+	b := &Blob{client: c, ref: ref, desc: d, foreign: c.elsewhere(d), turn: make(chan struct{}, 1)}
 	b.turn <- struct{}{}
 	return b
 }
@@ -43,18 +47,38 @@ func (c *Client) Blob(ctx context.Context, ref reference.Named, d ocispec.Descri
 	if d.Size < 0 || d.Size > maxDocument {
 		return nil, c.boundary(b.domain(), b.String(), &fault{class: ErrUsage, text: fmt.Sprintf("%d bytes, at most %d are fetched at once", d.Size, maxDocument)})
 	}
-	r, err := b.ReadRange(ctx, 0, d.Size)
+	p := newPace(c.o.Retry)
+	for {
+		raw, err := b.whole(ctx, p)
+		if err == nil {
+			return raw, nil
+		}
+		if again := p.pause(ctx, p.doubt(err)); again != nil {
+			return nil, b.fail(again)
+		}
+		c.retrying(b.domain(), err)
+	}
+}
+
+// whole reads the blob and verifies it.
+func (b *Blob) whole(ctx context.Context, p *pace) ([]byte, error) {
+	r := b.reader(ctx, p)
+	r.end = b.desc.Size
+	r.wrap = func(err error) error { return err }
+	defer r.Close()
+	raw := make([]byte, b.desc.Size)
+	err := r.reopen()
+	if err == nil {
+		_, err = io.ReadFull(r, raw)
+	}
 	if err != nil {
 		return nil, err
 	}
-	raw := make([]byte, d.Size)
-	_, err = io.ReadFull(r, raw)
-	r.Close() //nolint:errcheck // read to the end or failed already
-	if err != nil {
-		return nil, err
-	}
-	if got := d.Digest.Algorithm().FromBytes(raw); got != d.Digest {
-		return nil, c.boundary(b.domain(), b.String(), &fault{class: ErrVerify, text: "content has digest " + got.String()})
+	if got := b.desc.Digest.Algorithm().FromBytes(raw); got != b.desc.Digest {
+		if r.cur != nil {
+			r.cur.lost()
+		}
+		return nil, &fault{class: ErrVerify, text: "content has digest " + got.String()}
 	}
 	return raw, nil
 }
@@ -69,9 +93,17 @@ func (b *Blob) ReadRange(ctx context.Context, off, n int64) (io.ReadCloser, erro
 	if off < 0 || n < 0 || off > b.desc.Size || n > b.desc.Size-off {
 		return nil, b.fail(&fault{class: ErrUsage, text: fmt.Sprintf("bytes [%d, %d+%d) of %d", off, off, n, b.desc.Size)})
 	}
-	p := newRangePace(b.client.o.Retry)
-	r := &rangeReader{
-		off: off, end: off + n,
+	r := b.reader(ctx, newRangePace(b.client.o.Retry))
+	r.off, r.end = off, off+n
+	if err := r.reopen(); err != nil {
+		return nil, r.wrap(err)
+	}
+	return r, nil
+}
+
+// reader is one of an empty range.
+func (b *Blob) reader(ctx context.Context, p *pace) *rangeReader {
+	return &rangeReader{
 		open: func(off, n int64) (*part, error) { return b.open(ctx, window{off, n, b.desc.Size}, p) },
 		resume: func(err error) error {
 			if err := p.pause(ctx, err); err != nil {
@@ -82,10 +114,6 @@ func (b *Blob) ReadRange(ctx context.Context, off, n int64) (io.ReadCloser, erro
 		},
 		wrap: b.fail,
 	}
-	if err := r.reopen(); err != nil {
-		return nil, r.wrap(err)
-	}
-	return r, nil
 }
 
 func (b *Blob) domain() string { return reference.Domain(b.ref) }
@@ -97,12 +125,42 @@ func (b *Blob) fail(err error) error { return b.client.boundary(b.domain(), b.St
 // open asks for the window until the first bytes are on their way.
 func (b *Blob) open(ctx context.Context, w window, p *pace) (*part, error) {
 	var got *part
-	err := b.client.attempt(ctx, asking{b.domain(), pull}, p, func(e *endpoint, p *pace) error {
-		var err error
-		got, err = b.openAt(ctx, e, w, p)
-		return err
+	q := asking{b.domain(), pull}
+	err := b.client.insist(ctx, q, p, func(r *registry) error {
+		ch := choice{
+			domain:    r.domain,
+			hosts:     w.order(slices.Concat(b.foreign.endpoints, r.candidates(q.need))),
+			authority: slices.Concat(r.endpoints, b.foreign.endpoints),
+		}
+		return b.client.round(ctx, ch, func(e *endpoint) error {
+			var err error
+			got, err = b.openAt(ctx, e, w, p)
+			return err
+		})
 	})
+	if errors.Is(err, ErrNotFound) {
+		err = b.foreign.missing(err)
+	}
 	return got, err
+}
+
+// order puts hosts that ignored Range lately behind the others.
+func (w window) order(hosts []*endpoint) []*endpoint {
+	if w.header() == "" {
+		return hosts
+	}
+	now := time.Now().UnixNano()
+	slices.SortStableFunc(hosts, func(a, b *endpoint) int {
+		return rank(a.rangelessTil.Load() > now) - rank(b.rangelessTil.Load() > now)
+	})
+	return hosts
+}
+
+func rank(late bool) int {
+	if late {
+		return 1
+	}
+	return 0
 }
 
 func (b *Blob) openAt(ctx context.Context, e *endpoint, w window, p *pace) (*part, error) {
@@ -122,8 +180,8 @@ func (b *Blob) openAt(ctx context.Context, e *endpoint, w window, p *pace) (*par
 func (b *Blob) ask(ctx context.Context, e *endpoint, w window, p *pace) (*answer, error) {
 	for range 2 {
 		if place := b.remembered(e); place != nil {
-			if a := b.askPlace(ctx, place, w, p); a != nil {
-				return a, nil
+			if a, err := b.askPlace(ctx, place, w, p); a != nil || err != nil {
+				return a, err
 			}
 		}
 		if e.direct.Load() {
@@ -140,7 +198,19 @@ func (b *Blob) ask(ctx context.Context, e *endpoint, w window, p *pace) (*answer
 		}
 		b.turn <- struct{}{}
 	}
-	return b.askRegistry(ctx, e, w, p)
+	a, err := b.askRegistry(ctx, e, w, p)
+	if err == nil && a.hops > 0 && lapsed(a.StatusCode) {
+		// The address ended while this waited for its turn at the other host.
+		a.Body.Close() //nolint:errcheck // nothing of it is used
+		return b.askRegistry(ctx, e, w, p)
+	}
+	return a, err
+}
+
+// lapsed reports whether a place that a registry led to says that it does not
+// serve any longer.
+func lapsed(status int) bool {
+	return slices.Contains([]int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusGone}, status)
 }
 
 // remembered is where e redirected to last, nil if unknown or expired.
@@ -171,36 +241,49 @@ func (b *Blob) lost(e *endpoint) {
 }
 
 func (b *Blob) request(e *endpoint, w window) request {
-	r := request{endpoint: e, grant: pulling(reference.Path(b.ref)), header: http.Header{}}
+	r := request{endpoint: e, header: http.Header{}}
+	if e.foreign() {
+		r.url, r.guarded = e.base, b.foreign.permits[e] != byName
+	} else {
+		r.grant = pulling(reference.Path(b.ref))
+		r.url = e.url(r.grant.repo, "blobs", b.desc.Digest.String())
+	}
 	if h := w.header(); h != "" {
 		r.header.Set("Range", h)
 	}
 	return r
 }
 
-// askPlace tries a remembered redirect. It returns nil if the place does not
-// serve any longer, for whatever reason; the registry knows a better one.
-func (b *Blob) askPlace(ctx context.Context, l *location, w window, p *pace) *answer {
+// askPlace tries a remembered redirect. It returns neither answer nor error if
+// the place does not serve any longer, for whatever reason; the registry knows
+// a better one. Who wants to be left alone for a while still serves.
+func (b *Blob) askPlace(ctx context.Context, l *location, w window, p *pace) (*answer, error) {
 	r := b.request(l.from, w)
 	r.url, r.guarded = l.url, l.guarded
 	a, err := b.client.do(ctx, r, p)
+	if f := (*fault)(nil); errors.As(err, &f) && f.after > 0 {
+		return nil, err
+	}
 	if err != nil {
 		b.forget(l)
-		return nil
+		return nil, nil
 	}
-	if !slices.Contains([]int{http.StatusOK, http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable}, a.StatusCode) {
-		b.forget(l)
-		a.Body.Close() //nolint:errcheck // nothing of it is used
-		return nil
+	switch a.StatusCode {
+	case http.StatusOK, http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable:
+		return a, nil
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		if a.Header.Get("Retry-After") != "" {
+			return a, nil
+		}
 	}
-	return a
+	b.forget(l)
+	a.Body.Close() //nolint:errcheck // nothing of it is used
+	return nil, nil
 }
 
 // askRegistry asks e itself, and remembers where it redirects to.
 func (b *Blob) askRegistry(ctx context.Context, e *endpoint, w window, p *pace) (*answer, error) {
-	r := b.request(e, w)
-	r.url = e.url(r.grant.repo, "blobs", b.desc.Digest.String())
-	a, err := b.client.do(ctx, r, p)
+	a, err := b.client.do(ctx, b.request(e, w), p)
 	if err != nil {
 		return nil, err
 	}
@@ -222,13 +305,17 @@ func (b *Blob) accept(e *endpoint, a *answer, w window) (*part, error) {
 	var err error
 	switch a.StatusCode {
 	case http.StatusOK, http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable, http.StatusBadRequest:
-		var piece piece
-		piece, err = w.pick(head{a.StatusCode, a.Header.Get("Content-Range"), a.ContentLength})
 		if a.StatusCode == http.StatusOK && w.header() != "" && a.Header.Get("Content-Range") == "" {
 			e.rangeless()
 		}
-		if err == nil {
-			return &part{body: a.Body, host: host, skip: piece.skip, left: piece.n, lost: func() { b.lost(e) }}, nil
+		var body io.ReadCloser
+		var crange string
+		if body, crange, err = onlyPart(a); err != nil {
+			break
+		}
+		var piece piece
+		if piece, err = w.pick(head{a.StatusCode, crange, a.ContentLength}); err == nil {
+			return &part{body: body, host: host, skip: piece.skip, left: piece.n, lost: func() { b.lost(e) }}, nil
 		}
 		if f, ok := err.(*fault); ok { //nolint:errorlint // pick returns it bare
 			f.text = host + " " + f.text
@@ -237,7 +324,11 @@ func (b *Blob) accept(e *endpoint, a *answer, w window) (*part, error) {
 			}
 		}
 	default:
-		err = statusFault(host, e.login(), a.Response)
+		f := statusFault(host, e.login(), a.Response)
+		if e.foreign() {
+			f.remedy = "" // nobody can log in there
+		}
+		err = f
 	}
 	a.Body.Close() //nolint:errcheck // nothing of it is used
 	return nil, err

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 )
@@ -16,6 +18,9 @@ type Client struct {
 	o       Options
 	tally   tally
 	limiter *limiter
+
+	foreignHosts  foreignHosts
+	foreignClient *http.Client
 
 	mu         sync.Mutex // guards registries and warned
 	registries map[string]*registry
@@ -28,12 +33,19 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{
+	c := &Client{
 		o:          o,
 		limiter:    newLimiter(o.MaxPerHost, newGate(o)),
 		registries: map[string]*registry{},
 		warned:     map[string]bool{},
-	}, nil
+	}
+	if c.foreignHosts, err = newForeignHosts(o.ForeignHosts); err != nil {
+		return nil, err
+	}
+	if c.foreignClient, err = c.newForeignClient(); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // Close closes the connections that are not in use. Readers must have been
@@ -47,6 +59,7 @@ func (c *Client) Close() {
 			e.client.CloseIdleConnections()
 		}
 	}
+	c.foreignClient.CloseIdleConnections()
 	c.limiter.gate.close()
 }
 
@@ -93,19 +106,26 @@ type asking struct {
 // attempt calls f for the hosts that may be asked, one after the other until
 // one succeeds, and again while the error is worth it.
 func (c *Client) attempt(ctx context.Context, q asking, p *pace, f func(*endpoint, *pace) error) error {
+	return c.insist(ctx, q, p, func(r *registry) error {
+		return c.round(ctx, choice{r.domain, r.candidates(q.need), r.endpoints}, func(e *endpoint) error { return f(e, p) })
+	})
+}
+
+// insist calls round with the registry's hosts, again while the error is worth
+// it.
+func (c *Client) insist(ctx context.Context, q asking, p *pace, round func(*registry) error) error {
 	for {
 		r, err := c.registry(ctx, q.domain)
 		if err != nil {
 			return err
 		}
-		if err = c.round(ctx, r, q.need, func(e *endpoint) error { return f(e, p) }); err == nil {
+		if err = round(r); err == nil {
 			return nil
 		}
 		if q.need&push == 0 {
 			err = p.doubt(err)
 		}
-		again := p.pause(ctx, err)
-		if again != nil {
+		if again := p.pause(ctx, err); again != nil {
 			if errors.Is(again, ErrUnreachable) {
 				c.forget(r)
 			}
@@ -120,11 +140,19 @@ func (c *Client) retrying(domain string, err error) {
 	c.o.Log.WithField("registry", domain).WithError(err).Info("asking again")
 }
 
-// round asks each host once. The error is that of the host configured last,
+// choice are the hosts to ask, in this order, and all there are, in the order
+// of what their word is worth: the origin comes after its mirrors.
+type choice struct {
+	domain    string
+	hosts     []*endpoint
+	authority []*endpoint
+}
+
+// round asks each host once. The error is that of the last of the authorities,
 // which is the origin; the others' words are added to it.
-func (c *Client) round(ctx context.Context, r *registry, need docker.HostCapabilities, f func(*endpoint) error) error {
+func (c *Client) round(ctx context.Context, ch choice, f func(*endpoint) error) error {
 	failures := map[*endpoint]error{}
-	for _, e := range r.candidates(need) {
+	for _, e := range ch.hosts {
 		err := f(e)
 		if err == nil {
 			e.worked()
@@ -138,25 +166,48 @@ func (c *Client) round(ctx context.Context, r *registry, need docker.HostCapabil
 		}
 		failures[e] = err
 	}
+	return ch.sum(failures)
+}
+
+// sum makes one error of the hosts'.
+func (ch choice) sum(failures map[*endpoint]error) error {
 	var final error
-	var mirrors []string
-	for _, e := range r.endpoints {
-		if err := failures[e]; err != nil {
-			if final != nil {
-				mirrors = append(mirrors, final.Error())
-			}
-			final = err
+	var others []string
+	soonest := time.Duration(math.MaxInt64)
+	origin := true
+	for _, e := range ch.authority {
+		err := failures[e]
+		var f *fault
+		switch {
+		case err == nil:
+			continue
+		case errors.As(err, &f) && f.again:
+			soonest = min(soonest, f.after)
+		case e.foreign() && transient(final):
+			others = append(others, err.Error())
+			continue
 		}
+		if final != nil {
+			others = append(others, final.Error())
+		}
+		final, origin = err, !e.foreign()
 	}
-	if final == nil {
-		return &fault{class: ErrUsage, text: "no host of registry " + r.domain + " may be asked for this", remedy: "see its hosts.toml"}
+	var f *fault
+	switch {
+	case final == nil:
+		return &fault{class: ErrUsage, text: "no host of registry " + ch.domain + " may be asked for this", remedy: "see its hosts.toml"}
+	case len(others) == 0 || !errors.As(final, &f):
+		return final
 	}
-	if f := (*fault)(nil); len(mirrors) > 0 && errors.As(final, &f) {
-		with := *f
-		with.text = "mirrors: " + strings.Join(mirrors, "; ") + "; origin: " + f.text
-		return &with
+	with := *f
+	if with.again {
+		with.after = soonest // of whoever wants to be asked again first
 	}
-	return final
+	with.text = strings.Join(others, "; ") + "; " + f.text
+	if origin {
+		with.text = "mirrors: " + strings.Join(others, "; ") + "; origin: " + f.text
+	}
+	return &with
 }
 
 // boundary names the object in an error and notes it for Stats.

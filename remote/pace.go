@@ -132,7 +132,7 @@ func (p *pace) pause(ctx context.Context, err error) error {
 	delay := max(p.delays.NextBackOff(), f.after)
 	if p.over(delay) {
 		last := *f
-		last.tries = p.tries
+		last.tries, last.again = p.tries, false
 		if f.after > 0 {
 			last.text += ", asks to wait " + rounded(f.after).String()
 		}

@@ -136,7 +136,7 @@ func TestRedirectAlwaysRefused(t *testing.T) {
 	if strings.Contains(err.Error()+c.Stats().LastError, "secret") {
 		t.Errorf("signature shown: %v", err)
 	}
-	if got := s.asked(); got != [2]int{2, 1} {
+	if got := s.asked(); got != [2]int{3, 2} {
 		t.Errorf("%v requests", got)
 	}
 }

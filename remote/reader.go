@@ -38,10 +38,18 @@ func (p *part) Read(b []byte) (int, error) {
 }
 
 func (p *part) early(err error) error {
-	if errors.Is(err, io.EOF) {
-		return transportFault(p.host, io.ErrUnexpectedEOF)
+	if err == nil {
+		return nil
 	}
-	return err
+	return partFault(p.host, err)
+}
+
+// partFault is the fault of a body that ended before its time.
+func partFault(host string, err error) error {
+	if f := (*fault)(nil); errors.As(err, &f) {
+		return f
+	}
+	return transportFault(host, err)
 }
 
 // rangeReader strings parts together until the range is complete. Its funcs
