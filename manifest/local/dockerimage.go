@@ -46,53 +46,55 @@ type part struct {
 // sums are the digests of a file, found by reading it.
 type sums struct{ blob, diffID digest.Digest }
 
+// work is the making of one image's manifest.
+type work struct {
+	from   *docker
+	parts  []part  // bottom first
+	opened []*file // until it is done
+	config []byte
+}
+
 // build makes the manifest that the image would have in a registry. Only what
 // no name and no configuration tells is read: the digests of layers that are
 // compressed, and of all layers in the legacy form.
 func (d *docker) build(ctx context.Context, im *dockerImage) (b *built, err error) {
-	var parts []part
+	w := &work{from: d}
 	defer func() {
-		for _, p := range parts {
-			if p.file != nil {
-				err = errors.Join(err, p.file.Close())
-			}
+		for _, f := range w.opened {
+			err = errors.Join(err, f.Close())
 		}
 	}()
-	var config []byte
 	if im.top != "" {
-		config, err = d.legacy(ctx, im, &parts)
+		err = w.legacy(ctx, im)
 	} else {
-		config, err = d.current(ctx, im, &parts)
+		err = w.current(ctx, im)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return assemble(config, parts)
+	return w.assemble()
 }
 
-// current opens the layers that manifest.json lists and returns the image's
-// configuration.
-func (d *docker) current(ctx context.Context, im *dockerImage, parts *[]part) ([]byte, error) {
-	config, err := readConfig(d.in, im.config)
-	if err != nil {
-		return nil, err
+// current reads the configuration and opens the layers that manifest.json
+// lists.
+func (w *work) current(ctx context.Context, im *dockerImage) (err error) {
+	if w.config, err = readConfig(w.from.in, im.config); err != nil {
+		return err
 	}
-	diffIDs, err := diffIDsOf(config)
+	diffIDs, err := diffIDsOf(w.config)
 	if err != nil {
-		return nil, fmt.Errorf("%w: entry %s: %w", ErrMalformed, quote(im.config), err)
+		return fmt.Errorf("%w: entry %s: %w", ErrMalformed, quote(im.config), err)
 	}
 	if len(diffIDs) != len(im.layers) {
-		return nil, fmt.Errorf("%w: %s lists %d layers, and entry %s %d diff_ids", ErrMalformed,
+		return fmt.Errorf("%w: %s lists %d layers, and entry %s %d diff_ids", ErrMalformed,
 			manifestFile, len(im.layers), quote(im.config), len(diffIDs))
 	}
 	for i, name := range im.layers {
-		p, err := d.part(name, diffIDs[i], im.sources)
-		if err != nil {
-			return nil, err
+		if err := w.add(name, diffIDs[i], im.sources); err != nil {
+			return err
 		}
-		*parts = append(*parts, p)
 	}
-	return config, d.complete(ctx, *parts)
+	return w.complete(ctx)
 }
 
 // readConfig reads a configuration. A digest in its name must be its own.
@@ -147,18 +149,20 @@ func diffIDsOf(config []byte) ([]digest.Digest, error) {
 	return all, nil
 }
 
-// part opens the layer called name. One that is not there must have URLs.
-func (d *docker) part(name string, diffID digest.Digest, sources map[digest.Digest]ocispec.Descriptor) (part, error) {
-	f, err := d.in.open(name)
+// add opens the layer called name. One that is not there must have URLs.
+func (w *work) add(name string, diffID digest.Digest, sources map[digest.Digest]ocispec.Descriptor) error {
+	f, err := w.from.in.open(name)
 	if src := sources[diffID]; errors.Is(err, fs.ErrNotExist) && len(src.URLs) > 0 {
-		return part{desc: src, diffID: diffID}, nil
+		w.parts = append(w.parts, part{desc: src, diffID: diffID})
+		return nil
 	}
 	if err != nil {
-		return part{}, fmt.Errorf("layer: %w", absent(err, name))
+		return fmt.Errorf("layer: %w", absent(err, name))
 	}
+	w.opened = append(w.opened, f)
 	p := part{file: f, diffID: diffID}
 	if p.packed, err = compressionOf(io.NewSectionReader(f, 0, f.size)); err != nil {
-		return part{}, errors.Join(fmt.Errorf("layer %s: %w", quote(name), err), f.Close())
+		return about(f, err)
 	}
 	p.desc = ocispec.Descriptor{MediaType: layerType(p.packed), Size: f.size}
 	if named := digestIn(f.name); p.packed == plain {
@@ -166,31 +170,32 @@ func (d *docker) part(name string, diffID digest.Digest, sources map[digest.Dige
 	} else if named != diffID {
 		p.desc.Digest = named
 	}
-	return p, nil
+	w.parts = append(w.parts, p)
+	return nil
 }
 
 // complete reads the layers whose digests are not known yet, each file once.
-func (d *docker) complete(ctx context.Context, parts []part) error {
+func (w *work) complete(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	started := map[string]bool{}
-	for _, p := range parts {
+	for _, p := range w.parts {
 		if p.desc.Digest != "" && p.diffID != "" || started[p.file.name] {
 			continue
 		}
 		started[p.file.name] = true
-		g.Go(func() error { return d.sum(ctx, p) })
+		g.Go(func() error { return w.from.sum(ctx, p) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	for i := range parts {
-		p := &parts[i]
+	for i := range w.parts {
+		p := &w.parts[i]
 		if p.desc.Digest == "" {
-			p.desc.Digest = d.sums[p.file.name].blob
+			p.desc.Digest = w.from.sums[p.file.name].blob
 		}
 		if p.diffID == "" {
-			p.diffID = d.sums[p.file.name].diffID
+			p.diffID = w.from.sums[p.file.name].diffID
 		}
 	}
 	return nil
@@ -221,16 +226,16 @@ func (d *docker) sum(ctx context.Context, p part) error {
 	return nil
 }
 
-// assemble makes the manifest of parts.
-func assemble(config []byte, parts []part) (*built, error) {
+// assemble makes the manifest.
+func (w *work) assemble() (*built, error) {
 	m := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: dockerManifest,
-		Config:    ocispec.Descriptor{MediaType: dockerConfig, Digest: digest.FromBytes(config), Size: int64(len(config))},
+		Config:    ocispec.Descriptor{MediaType: dockerConfig, Digest: digest.FromBytes(w.config), Size: int64(len(w.config))},
 		Layers:    []ocispec.Descriptor{},
 	}
-	b := &built{config: config, layers: map[digest.Digest]*file{}}
-	for _, p := range parts {
+	b := &built{config: w.config, layers: map[digest.Digest]*file{}}
+	for _, p := range w.parts {
 		m.Layers = append(m.Layers, p.desc)
 		if p.file == nil {
 			continue

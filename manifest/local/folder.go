@@ -90,7 +90,7 @@ func (d *directory) open(name string) (*file, error) {
 	// Before it is opened, which of a named pipe would not return.
 	fi, err := d.root.Stat(cleaned)
 	if err != nil {
-		return nil, err
+		return nil, d.explain(cleaned, err)
 	}
 	if !fi.Mode().IsRegular() {
 		return nil, fmt.Errorf("%w: %s is not a regular file", ErrMalformed, quote(name))
@@ -104,6 +104,19 @@ func (d *directory) open(name string) (*file, error) {
 		return nil, err
 	}
 	return &file{ReaderAt: h, name: cleaned, size: h.was.size, owner: h}, nil
+}
+
+// explain tells of a link that cannot be followed that it is one.
+func (d *directory) explain(name string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	target, linkErr := d.root.Readlink(name)
+	if linkErr != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %s is a link to %s, and links out of the folder or in circles are not followed; copy what it means here",
+		ErrMalformed, quote(name), quote(target))
 }
 
 func (d *directory) folders() ([]string, error) {

@@ -10,7 +10,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/peelfs/peel/internal/schema1"
+	"github.com/peelfs/peel/manifest"
 )
 
 // Files of a layer in the form before Docker 1.10 (moby's image/spec, v1.0).
@@ -20,18 +25,11 @@ const (
 	layerFile   = "layer.tar"
 )
 
-// v1 is what the json of a layer says.
+// v1 is what the json of a layer says of its place.
 type v1 struct {
-	ID        string          `json:"id"`
-	Parent    string          `json:"parent"`
-	Created   json.RawMessage `json:"created"`
-	Author    string          `json:"author"`
-	Comment   string          `json:"comment"`
-	Container struct {
-		Cmd json.RawMessage
-	} `json:"container_config"`
-
-	raw []byte
+	ID     string `json:"id"`
+	Parent string `json:"parent"`
+	raw    []byte
 }
 
 // legacyImages lists the images of a place without manifest.json: those in
@@ -154,6 +152,7 @@ func checkVersion(in folder, name string) error {
 // chain follows parents; the base comes first.
 func chain(in folder, top string) ([]v1, error) {
 	var all []v1
+	size := 0
 	seen := map[string]bool{}
 	for id := top; id != ""; {
 		if seen[id] {
@@ -167,6 +166,9 @@ func chain(in folder, top string) ([]v1, error) {
 		if err != nil {
 			return nil, absent(err, id+"/"+jsonFile)
 		}
+		if size += len(l.raw); size > maxDocument {
+			return nil, fmt.Errorf("%w: the %s of layer %s and its ancestors have more than %d bytes", ErrMalformed, jsonFile, quote(top), maxDocument)
+		}
 		all = append(all, l)
 		id = l.Parent
 	}
@@ -175,70 +177,90 @@ func chain(in folder, top string) ([]v1, error) {
 }
 
 // legacy opens the layers of an image without configuration, and makes that.
-func (d *docker) legacy(ctx context.Context, im *dockerImage, parts *[]part) ([]byte, error) {
-	layers, err := chain(d.in, im.top)
+func (w *work) legacy(ctx context.Context, im *dockerImage) error {
+	layers, err := chain(w.from.in, im.top)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, l := range layers {
-		p, err := d.part(l.ID+"/"+layerFile, "", nil)
-		if err != nil {
-			return nil, err
+		if err := w.add(l.ID+"/"+layerFile, "", nil); err != nil {
+			return err
 		}
-		*parts = append(*parts, p)
 	}
-	if err := d.complete(ctx, *parts); err != nil {
-		return nil, err
+	if err := w.complete(ctx); err != nil {
+		return err
 	}
-	config, err := configOf(layers, *parts)
-	if err != nil {
-		return nil, fmt.Errorf("%w: layer %s: %w", ErrMalformed, quote(im.top), err)
+	if err := w.convert(ctx, layers); err != nil {
+		return fmt.Errorf("layer %s: %w", im.top, err)
 	}
-	return config, nil
+	return nil
 }
 
-// configOf makes the configuration that Docker makes of an image in this form:
-// what the topmost layer says, but for what concerns the layer alone.
-func configOf(layers []v1, parts []part) ([]byte, error) {
-	config := map[string]json.RawMessage{}
-	err := members(layers[len(layers)-1].raw, maxMembers, func(name string, v json.RawMessage) error {
-		config[name] = v
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range []string{"id", "parent", "Size", "parent_id", "layer_id", "throwaway"} {
-		delete(config, name)
+// convert makes the configuration. The image in this form and in a manifest of
+// schema 1 are the same but for the manifest, and so are the ways in which
+// Docker converts them.
+func (w *work) convert(ctx context.Context, layers []v1) error {
+	type blob struct {
+		BlobSum digest.Digest `json:"blobSum"`
 	}
 	type entry struct {
-		Created   json.RawMessage `json:"created,omitempty"`
-		Author    string          `json:"author,omitempty"`
-		CreatedBy string          `json:"created_by,omitempty"`
-		Comment   string          `json:"comment,omitempty"`
+		V1Compatibility string `json:"v1Compatibility"`
 	}
-	var history []entry
-	for _, l := range layers {
-		command, err := list[string](l.Container.Cmd, maxMembers)
-		if err != nil {
-			return nil, fmt.Errorf("layer %s: Cmd: %w", l.ID, err)
-		}
-		history = append(history, entry{l.Created, l.Author, strings.Join(command, " "), l.Comment})
+	var m struct {
+		SchemaVersion int     `json:"schemaVersion"`
+		FSLayers      []blob  `json:"fsLayers"`
+		History       []entry `json:"history"`
 	}
-	rootfs := struct {
-		Type    string          `json:"type"`
-		DiffIDs []digest.Digest `json:"diff_ids"`
-	}{Type: "layers"}
-	for _, p := range parts {
-		rootfs.DiffIDs = append(rootfs.DiffIDs, p.diffID)
+	m.SchemaVersion = 1
+	parts := map[digest.Digest]part{}
+	for i, p := range slices.Backward(w.parts) {
+		m.FSLayers = append(m.FSLayers, blob{p.desc.Digest})
+		m.History = append(m.History, entry{string(layers[i].raw)})
+		parts[p.desc.Digest] = p
 	}
-	if config["rootfs"], err = json.Marshal(rootfs); err != nil {
-		return nil, err
+	raw, err := json.Marshal(m)
+	if err != nil {
+		return err
 	}
-	if config["history"], err = json.Marshal(history); err != nil {
-		return nil, err
+	ref, err := manifest.ParseReference("local.invalid/" + layers[len(layers)-1].ID)
+	if err != nil {
+		return err
 	}
-	return json.Marshal(config)
+	img, err := manifest.Resolve(ctx, schema1Source{raw, parts}, ref, manifest.DefaultPlatform())
+	if err != nil {
+		return err
+	}
+	// Without those that say that they are empty.
+	w.parts = nil
+	var diffIDs []digest.Digest
+	for _, d := range img.Layers {
+		w.parts = append(w.parts, parts[d.Digest])
+		diffIDs = append(diffIDs, parts[d.Digest].diffID)
+	}
+	config, err := manifest.CompleteConfig(img, diffIDs)
+	if err != nil {
+		return err
+	}
+	w.config = config.Raw
+	return nil
+}
+
+// schema1Source gives a manifest to package manifest.
+type schema1Source struct {
+	raw   []byte
+	parts map[digest.Digest]part
+}
+
+func (s schema1Source) Manifest(context.Context, reference.Named) (ocispec.Descriptor, []byte, error) {
+	return ocispec.Descriptor{MediaType: schema1.MediaType, Digest: digest.FromBytes(s.raw), Size: int64(len(s.raw))}, s.raw, nil
+}
+
+func (s schema1Source) Blob(_ context.Context, _ reference.Named, d ocispec.Descriptor) ([]byte, error) {
+	return nil, fmt.Errorf("%w: blob %s", ErrNotFound, d.Digest)
+}
+
+func (s schema1Source) BlobSize(_ context.Context, _ reference.Named, d digest.Digest) (int64, error) {
+	return s.parts[d].desc.Size, nil
 }
 
 // both reads p once for both of its digests.

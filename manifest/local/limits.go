@@ -14,7 +14,6 @@ const (
 	maxTags      = 1024                 // names of one image
 	maxReference = 1024                 // of such a name
 	maxLayers    = 512                  // of an image
-	maxMembers   = 1024                 // of a legacy json, on its top level
 	maxDepth     = 4                    // indexes within indexes
 	maxNested    = 64                   // indexes read in search of a name
 	maxReferring = 1024                 // manifests read in search of a subject
