@@ -37,6 +37,8 @@ type hub struct {
 	names     map[digest.Digest]string
 	broken    map[string]error // by name
 	asked     []string
+	whole     bool       // it serves no byte ranges
+	urls      [][]string // of the layers that Layer was called for
 }
 
 func newHub() *hub {
@@ -122,7 +124,18 @@ func (h *hub) Referrers(ctx context.Context, ref reference.Named, d digest.Diges
 	return h.referrers[ref.Name()+"@"+d.String()], h.broken["referrers"]
 }
 
+// BlobSize is manifest.Sizer's.
+func (h *hub) BlobSize(_ context.Context, ref reference.Named, d digest.Digest) (int64, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.asked = append(h.asked, "size")
+	return int64(len(h.docs[ref.Name()+"@"+d.String()])), nil
+}
+
 func (h *hub) Layer(ref reference.Named, d ocispec.Descriptor) layer.Source {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.urls = append(h.urls, d.URLs)
 	return source{h, ref.Name(), d}
 }
 
@@ -138,6 +151,9 @@ func (s source) ReadRange(_ context.Context, off, n int64) (io.ReadCloser, error
 	raw, err := s.hub.ask(s.repo, s.desc.Digest, "unknown")
 	if err != nil {
 		return nil, err
+	}
+	if s.hub.whole && n < int64(len(raw)) {
+		return nil, errdefs.ErrNotImplemented
 	}
 	if off+n > int64(len(raw)) {
 		return nil, io.ErrUnexpectedEOF

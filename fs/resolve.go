@@ -71,10 +71,20 @@ func (op *opening) lookUp(ctx context.Context, r, ask manifest.Reference) (*Imag
 	}
 	m.Manifest.Reference = r
 	if m.Manifest.Schema1 {
+		err = op.keepSchema1(m.Manifest)
 		op.Log.WithField("image", r).Warn("its manifest is of Docker schema 1, which is obsolete; signatures in it prove nothing about who made it")
 	}
 	if op.docs.asked.Load() {
-		err = op.Cache.SetRef(op.refName(r), m.Manifest.Top.Digest)
+		err = errors.Join(err, op.Cache.SetRef(op.refName(r), m.Manifest.Top.Digest))
 	}
 	return m, err
+}
+
+// keepSchema1 keeps a manifest by the digest of its payload: a registry, and
+// the cache with it, may know it by that of the signed document.
+func (op *opening) keepSchema1(img *manifest.Image) error {
+	if !op.docs.asked.Load() {
+		return nil
+	}
+	return op.Cache.Write("image/manifest", img.Desc.Digest, img.Raw)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -39,9 +40,13 @@ type inspection struct {
 	Digest       string            `json:"digest"`       // of the platform's manifest
 	IndexDigest  string            `json:"index_digest"` // of what the reference names; the same without an index
 	MediaType    string            `json:"media_type"`
+	Schema1      bool              `json:"schema1,omitempty"`       // the manifest is of Docker schema 1
+	ArtifactType string            `json:"artifact_type,omitempty"` // it is no container image
+	ID           string            `json:"id,omitempty"`            // digest of its configuration
 	Platform     string            `json:"platform"`
 	Created      *time.Time        `json:"created,omitempty"`
 	Resolved     time.Time         `json:"resolved"`
+	Transport    string            `json:"transport,omitempty"` // of an image on this machine
 	Names        int               `json:"names"`         // paths of the image, all layers merged
 	FileBytes    int64             `json:"file_bytes"`    // of regular files
 	Compressed   int64             `json:"compressed"`    // bytes of all layers in the registry
@@ -73,9 +78,14 @@ func inspect(s *session) inspection {
 	m := s.image.Manifest
 	in := inspection{
 		Reference: m.Reference.String(), Digest: m.Desc.Digest.String(), IndexDigest: m.Top.Digest.String(),
-		MediaType: m.Desc.MediaType, Platform: platforms.FormatAll(s.image.Config.Platform),
+		MediaType: m.Desc.MediaType, Schema1: m.Schema1, Transport: m.Reference.Transport(), Platform: platforms.FormatAll(s.image.Config.Platform),
 		Created: s.image.Config.Created, Resolved: s.image.Resolved,
 		Names: len(s.image.Tree.Entries), FileBytes: s.image.Tree.Size(),
+	}
+	if m.Artifact {
+		in.ArtifactType = cmp.Or(m.Manifest.ArtifactType, m.Manifest.Config.MediaType)
+	} else {
+		in.ID = m.Manifest.Config.Digest.String()
 	}
 	for i, l := range s.image.Layers() {
 		li := inspectLayer(l, m.Layers[i])
@@ -126,8 +136,20 @@ func (o *inspectOptions) run(ctx context.Context, arg string) error {
 // print writes the inspection for people.
 func (in *inspection) print(w io.Writer) error {
 	fmt.Fprintf(w, "Image:     %s\n", in.Reference)
-	fmt.Fprintf(w, "Digest:    %s (%s)\n", in.Digest, in.Platform)
-	fmt.Fprintf(w, "Resolved:  %s ago\n", ago(in.Resolved))
+	what := in.Platform
+	switch {
+	case in.Schema1:
+		what += ", manifest of Docker schema 1"
+	case in.ArtifactType != "":
+		what = "artifact of type " + oneLine(in.ArtifactType)
+	}
+	fmt.Fprintf(w, "Digest:    %s (%s)\n", in.Digest, what)
+	if in.ID != "" {
+		fmt.Fprintf(w, "ID:        %s\n", in.ID)
+	}
+	if in.Transport == "" {
+		fmt.Fprintf(w, "Resolved:  %s ago\n", ago(in.Resolved))
+	}
 	fmt.Fprintf(w, "Contents:  %d names, %s in files\n", in.Names, humanSize(in.FileBytes))
 	fmt.Fprintf(w, "Size:      %s compressed, %s uncompressed, of which %s are in the cache (%s)\n\n",
 		humanSize(in.Compressed), humanSize(in.BytesTotal), humanSize(in.BytesPresent), percent(in.BytesPresent, in.BytesTotal))

@@ -37,6 +37,11 @@ What a tag was resolved to is used again, without asking the registry, as by
 docker run; --pull always asks. With --foreground this process serves, logs to
 standard error, and unmounts when it gets SIGINT or SIGTERM.
 
+IMAGE may lie on this machine: oci:DIR[:TAG], oci-archive:FILE[:TAG],
+docker-archive:FILE[:NAME[:TAG]], docker-dir:DIR[:NAME[:TAG]], dir:DIR. It is read
+where it lies, and must stay as it is while it is mounted. --pull and --index
+change nothing for it.
+
 Layers without a table of contents are read by an index that somebody has made
 of them (peel index, SOCI): one attached to the image, or one in the repository
 that --index names. Without one they are read whole, once. What an index says is
@@ -55,7 +60,8 @@ func (a *app) mountCommand() *cobra.Command {
 		Short: "Mount an image; only what is read is fetched",
 		Long:  mountHelp,
 		Example: `  peel mount alpine /mnt
-  peel mount --platform linux/arm64 ghcr.io/owner/name:tag /mnt`,
+  peel mount --platform linux/arm64 ghcr.io/owner/name:tag /mnt
+  peel mount docker-archive:saved.tar /mnt`,
 		Args: takes(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0], args[1]) },
 	}
@@ -136,6 +142,23 @@ func (j *job) check(a *app, dir string) error {
 		return withRemedy(fmt.Errorf("mount on %s: the cache folder %s and the mount must not lie in each other",
 			j.dir, j.cacheDir), "mount elsewhere, or choose another cache folder with --cache")
 	}
+	return j.checkPlace()
+}
+
+// checkPlace refuses a mount that would hide the image that it shows.
+func (j *job) checkPlace() error {
+	if j.ref.Transport() == "" {
+		return nil
+	}
+	at, err := realPath(j.ref.Location())
+	switch {
+	case errors.Is(err, iofs.ErrNotExist):
+		return nil // as opening it will tell
+	case err != nil:
+		return fmt.Errorf("%s: %w", j.ref, err)
+	case within(at, j.dir):
+		return withRemedy(fmt.Errorf("mount on %s: %s lies in it", j.dir, j.ref), "mount elsewhere")
+	}
 	return nil
 }
 
@@ -171,7 +194,7 @@ type mounted struct {
 	fs.Record
 	Resolved time.Time `json:"resolved"` // when the registry last said what the reference means
 	Local    bool      `json:"local"`    // no registry was asked
-	Pinned   bool      `json:"pinned"`   // the reference names a digest
+	Pinned   bool      `json:"pinned"`   // the reference names a digest, or an image on this machine
 }
 
 // tell says that the mount answers: to programs that ask, and to people.

@@ -62,6 +62,7 @@ func (o *mountOptions) serve(ctx context.Context, j job, who audience) (err erro
 	}
 	defer func() { err = errors.Join(err, pub.Close()) }()
 	_, pinned := j.ref.Digest()
+	pinned = pinned || j.ref.Transport() != ""
 	if err := who.ready(mounted{Record: record, Resolved: s.image.Resolved, Local: s.image.Local, Pinned: pinned}); err != nil {
 		return errors.Join(err, srv.Detach())
 	}
