@@ -155,7 +155,7 @@ func unreadable(ctx context.Context, err error, off int64, count int) error {
 	case errors.Is(err, tar.ErrHeader):
 		return fmt.Errorf("%w: entry %d, before byte %d: the header is damaged", ErrMalformed, count+1, off)
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("%w: it ends within entry %d; copy or save it again", ErrMalformed, max(count, 1))
+		return fmt.Errorf("%w: it ends within entry %d; copy or save it again", ErrMalformed, count+1)
 	}
 	return err
 }
