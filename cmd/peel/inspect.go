@@ -47,12 +47,12 @@ type inspection struct {
 	Created      *time.Time        `json:"created,omitempty"`
 	Resolved     time.Time         `json:"resolved"`
 	Transport    string            `json:"transport,omitempty"` // of an image on this machine
-	Names        int               `json:"names"`         // paths of the image, all layers merged
-	FileBytes    int64             `json:"file_bytes"`    // of regular files
-	Compressed   int64             `json:"compressed"`    // bytes of all layers in the registry
-	BytesTotal   int64             `json:"bytes_total"`   // bytes of all layers' address spaces
-	BytesPresent int64             `json:"bytes_present"` // of these, in the cache
-	Layers       []layerInspection `json:"layers"`        // bottom first
+	Names        int               `json:"names"`               // paths of the image, all layers merged
+	FileBytes    int64             `json:"file_bytes"`          // of regular files
+	Compressed   int64             `json:"compressed"`          // bytes of all layers in the registry
+	BytesTotal   int64             `json:"bytes_total"`         // bytes of all layers' address spaces
+	BytesPresent int64             `json:"bytes_present"`       // of these, in the cache
+	Layers       []layerInspection `json:"layers"`              // bottom first
 }
 
 type layerInspection struct {
