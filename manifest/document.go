@@ -52,8 +52,31 @@ type shape struct {
 	Annotations   map[string]string   `json:"annotations"`
 }
 
-// parse verifies raw against d, and reads it as what d and raw both say it is.
+// parse verifies raw against d, reads it as what d and raw both say it is, and
+// refuses it unless it can lead to an image or is an artifact.
 func parse(d ocispec.Descriptor, raw []byte) (*document, error) {
+	doc, err := read(d, raw)
+	if err != nil || doc.manifest == nil || doc.v1 != nil {
+		return doc, err
+	}
+	if err := checkConfigType(doc.manifest); err != nil {
+		if t := artifactType(doc.manifest); t == IndexArtifactType || t == SOCIIndexV1 {
+			return nil, err
+		}
+		doc.artifact = true
+	}
+	check := checkLayer
+	if doc.artifact {
+		check = checkFile
+	}
+	if err := checkBlobs(doc.manifest, check); err != nil {
+		return nil, err
+	}
+	return doc, nil
+}
+
+// read verifies raw against d, and reads it as what d and raw both say it is.
+func read(d ocispec.Descriptor, raw []byte) (*document, error) {
 	if err := VerifyManifest(raw, d); err != nil {
 		return nil, err
 	}
@@ -79,7 +102,7 @@ func parse(d ocispec.Descriptor, raw []byte) (*document, error) {
 	case kindIndex:
 		doc.index, err = s.index(mediaType)
 	case kindManifest:
-		err = doc.read(s)
+		doc.manifest, err = s.manifest(mediaType)
 	default:
 		err = fmt.Errorf("%w: document of type %s", ErrUnsupported, quote(mediaType))
 	}
@@ -160,22 +183,6 @@ func (s shape) index(mediaType string) (*ocispec.Index, error) {
 	}, nil
 }
 
-// read reads the manifest of an image or of something else.
-func (doc *document) read(s shape) error {
-	m, err := s.manifest(doc.desc.MediaType)
-	if err != nil {
-		return err
-	}
-	if err := checkConfigType(m); err != nil {
-		if t := s.artifactType(); t == IndexArtifactType || t == SOCIIndexV1 {
-			return err
-		}
-		doc.artifact = true
-	}
-	doc.manifest = m
-	return doc.checkBlobs()
-}
-
 func (s shape) manifest(mediaType string) (*ocispec.Manifest, error) {
 	if present(s.Manifests) {
 		return nil, fmt.Errorf("%w: a manifest with manifests", ErrMalformed)
@@ -198,13 +205,8 @@ func (s shape) manifest(mediaType string) (*ocispec.Manifest, error) {
 	}, nil
 }
 
-// checkBlobs refuses blobs that cannot be, and layers that nothing in peel
-// could read.
-func (doc *document) checkBlobs() error {
-	m, check := doc.manifest, checkLayer
-	if doc.artifact {
-		check = checkFile
-	}
+// checkBlobs refuses blobs that cannot be, and layers that check refuses.
+func checkBlobs(m *ocispec.Manifest, check func(ocispec.Descriptor) error) error {
 	if err := checkBlob(m.Config, MaxDocument); err != nil {
 		return fmt.Errorf("config: %w", err)
 	}

@@ -197,11 +197,13 @@ func IndexTag(d digest.Digest) string {
 
 // artifactType is what a manifest's content is called (image-spec 1.1,
 // manifest.md, "Guidelines for Artifact Usage").
+func artifactType(m *ocispec.Manifest) string { return cmp.Or(m.ArtifactType, m.Config.MediaType) }
+
 func (s shape) artifactType() string {
-	if s.ArtifactType == "" && s.Config != nil {
-		return s.Config.MediaType
+	if s.Config == nil {
+		return s.ArtifactType
 	}
-	return s.ArtifactType
+	return cmp.Or(s.ArtifactType, s.Config.MediaType)
 }
 
 // subject is the manifest that this one is attached to; nil if there is none.

@@ -3,6 +3,7 @@ package manifest
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
@@ -55,10 +56,38 @@ type Image struct {
 // CompleteConfig adds them.
 func (m *Image) DiffIDsUnknown() bool { return m.Schema1 || m.Artifact }
 
-// ReadManifest verifies and reads a document: exactly one of manifest and
-// index is not nil, or error is.
+// Blobs are all that Raw names, each once: configuration and layers, also
+// layers without content. A size of -1 is not known.
+func (m *Image) Blobs() []ocispec.Descriptor {
+	list := append([]ocispec.Descriptor{m.Manifest.Config}, m.Manifest.Layers...)
+	if m.v1 != nil {
+		list = m.v1.describe(m.Layers)
+	}
+	seen := map[digest.Digest]bool{}
+	return slices.DeleteFunc(list, func(d ocispec.Descriptor) bool {
+		again := seen[d.Digest]
+		seen[d.Digest] = true
+		return again
+	})
+}
+
+// V1ID is the ID that layer i had when each layer was an image of its own; ""
+// unless the manifest is of Docker schema 1.
+func (m *Image) V1ID(i int) string {
+	if m.v1 == nil {
+		return ""
+	}
+	return m.v1.layers()[i].ID
+}
+
+// ReadManifest verifies and reads a document, of whatever it is the manifest:
+// exactly one of manifest and index is not nil, or error is. Of a manifest of
+// Docker schema 1, config and sizes are missing.
 func ReadManifest(d ocispec.Descriptor, raw []byte) (*ocispec.Manifest, *ocispec.Index, error) {
-	doc, err := parse(d, raw)
+	doc, err := read(d, raw)
+	if err == nil && doc.manifest != nil && doc.v1 == nil {
+		err = checkBlobs(doc.manifest, func(ocispec.Descriptor) error { return nil })
+	}
 	if err != nil {
 		return nil, nil, err
 	}

@@ -19,13 +19,16 @@ import (
 // every step of a build that changed no file.
 const emptyLayer = digest.Digest("sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4")
 
+const emptyLayerSize = 32 // bytes
+
 const osWindows = "windows"
 
 // schema1Image is what a manifest of Docker schema 1 says of an image
 // (distribution's manifest-v2-1.md), repeated entries removed.
 type schema1Image struct {
-	entries []schema1Entry // oldest first
-	newest  []byte         // v1Compatibility of the last entry
+	entries []schema1Entry  // oldest first
+	newest  []byte          // v1Compatibility of the last entry
+	blobs   []digest.Digest // of all entries, newest first
 }
 
 // schema1Entry is one step of an image's history.
@@ -135,7 +138,7 @@ func (s shape) schema1() (*schema1Image, error) {
 		if err := e.read(history[i].V1Compatibility); err != nil {
 			return nil, fmt.Errorf("history: entry %d of %d: %w", i+1, len(history), err)
 		}
-		v.entries = append(v.entries, e)
+		v.entries, v.blobs = append(v.entries, e), append(v.blobs, e.blob)
 	}
 	slices.Reverse(v.entries)
 	return v, v.link()
@@ -202,6 +205,23 @@ func (v *schema1Image) manifest() *ocispec.Manifest {
 		m.Layers = append(m.Layers, ocispec.Descriptor{MediaType: dockerLayer + ".gzip", Digest: e.blob})
 	}
 	return m
+}
+
+// describe adds to the blobs what is known of sizes.
+func (v *schema1Image) describe(layers []ocispec.Descriptor) []ocispec.Descriptor {
+	sizes := map[digest.Digest]int64{emptyLayer: emptyLayerSize}
+	for _, l := range layers {
+		sizes[l.Digest] = l.Size
+	}
+	var list []ocispec.Descriptor
+	for _, b := range v.blobs {
+		d := ocispec.Descriptor{MediaType: dockerLayer + ".gzip", Digest: b, Size: -1}
+		if size, ok := sizes[b]; ok {
+			d.Size = size
+		}
+		list = append(list, d)
+	}
+	return list
 }
 
 // history is oldest first, as configurations have it.
