@@ -6,6 +6,7 @@ import (
 	"fmt"
 	iofs "io/fs"
 	"slices"
+	"strconv"
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -42,7 +43,7 @@ func (p *Puller) Close() { p.o.share.close() }
 type Pulled struct {
 	Reference string          `json:"reference"`
 	Digest    digest.Digest   `json:"digest"` // of what the reference names: an index or a manifest
-	New       bool            `json:"new"`    // the reference meant something else before, or something was fetched
+	New       bool            `json:"new"`    // something was fetched, or the reference meant something else before
 	Bytes     int64           `json:"bytes"`  // compressed bytes of layers that were fetched, be it for several images
 	Image     *manifest.Image `json:"-"`
 }
@@ -79,7 +80,12 @@ func (p *Puller) Pull(ctx context.Context, ref string, progress *Progress) (_ *P
 		count.add(l)
 	}
 	out.Bytes = count.fetched
-	out.New = before != out.Digest || out.Bytes > 0
+	out.New = out.Bytes > 0
+	if m.Manifest.Reference.Transport() == "" {
+		out.New = out.New || before != out.Digest
+	} else if err := p.adopt(ctx, m); err != nil {
+		return nil, err
+	}
 	progress.enter("ready")
 	return out, nil
 }
@@ -103,11 +109,50 @@ func (p *Puller) known(ref string) (digest.Digest, error) {
 	if err != nil {
 		return "", err
 	}
-	d, _, err := p.o.Cache.Ref(r.String())
+	d, _, err := p.o.Cache.Ref(p.o.refName(r))
 	if errors.Is(err, iofs.ErrNotExist) {
 		return "", nil
 	}
 	return d, err
+}
+
+// adopt keeps the documents of an image that lies on this machine, which an
+// opening leaves where they are.
+func (p *Puller) adopt(ctx context.Context, m *Image) error {
+	img := m.Manifest
+	if img.Top.Digest != img.Desc.Digest {
+		ref, err := reference.WithDigest(reference.TrimNamed(img.Reference.Named()), img.Top.Digest)
+		if err != nil {
+			return err
+		}
+		_, raw, err := p.o.Registry.Manifest(ctx, ref)
+		if err == nil {
+			err = p.keep("image/manifest", img.Top, raw)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	err := p.keep("image/manifest", img.Desc, img.Raw)
+	if !img.Artifact && err == nil {
+		err = p.keep("image/config", img.Manifest.Config, m.Config.Raw)
+	}
+	if !img.Schema1 || err != nil {
+		return err
+	}
+	for _, d := range img.Layers { // whose sizes that manifest does not tell
+		if err := p.o.Cache.Write("image/sizes", d.Digest, strconv.AppendInt(nil, d.Size, 10)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Puller) keep(kind string, d ocispec.Descriptor, raw []byte) error {
+	if err := verify(kind, raw, d); err != nil {
+		return fmt.Errorf("%s %s: %w", kind, d.Digest, err)
+	}
+	return p.o.Cache.Write(kind, d.Digest, raw)
 }
 
 // fill makes layer i complete.

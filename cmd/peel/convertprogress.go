@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"io"
-	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -52,27 +50,9 @@ func (a *app) showConversion(ctx context.Context, p *convertProgress) (done func
 		return func() {}
 	}
 	b := newBars(ctx, a.err)
-	quit := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() { // ends with done
-		tick := time.NewTicker(pollEvery)
-		defer tick.Stop()
-		var last []fs.LayerProgress
-		for {
-			select {
-			case <-quit:
-				return
-			case <-tick.C:
-			}
-			if now := p.state(); !slices.Equal(now, last) {
-				b.update(now)
-				last = now
-			}
-		}
-	})
+	stop := poll(p.state, b.update)
 	return func() {
-		close(quit)
-		wg.Wait()
+		stop()
 		b.close()
 	}
 }
