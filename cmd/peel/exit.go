@@ -110,8 +110,11 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// streams are where a run writes to.
-type streams struct{ out, err io.Writer }
+// streams are where a run reads from and writes to.
+type streams struct {
+	in       io.Reader // nil: nothing
+	out, err io.Writer
+}
 
 // report tells what err means and returns the exit code.
 func (s streams) report(ctx context.Context, err error) int {

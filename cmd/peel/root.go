@@ -16,10 +16,9 @@ import (
 // app is what every command has: where to write, and the global flags.
 type app struct {
 	streams
-	cache     string
-	hostsDir  string
-	logLevel  string
-	plainHTTP bool
+	clientFlags
+	cache    string
+	logLevel string
 }
 
 // cacheEnv names the cache folder where --cache does not.
@@ -52,6 +51,7 @@ func newRoot(s streams) *cobra.Command {
 		DisableAutoGenTag: true,
 		Args:              knownCommand,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: a.prepareLogin,
 	}
 	root.SetOut(s.out)
 	root.SetErr(s.err)
@@ -60,11 +60,10 @@ func newRoot(s streams) *cobra.Command {
 	})
 	f := root.PersistentFlags()
 	f.StringVar(&a.cache, "cache", "", "`folder` that holds all state of a run (default $"+cacheEnv+")")
-	f.StringVar(&a.hostsDir, "hosts-dir", "", "`folder` with containerd's hosts.toml files (default /etc/containerd/certs.d)")
-	f.BoolVar(&a.plainHTTP, "plain-http", false, "ask registries over plain HTTP; loopback ones are in any case")
+	a.add(f)
 	f.StringVar(&a.logLevel, "log-level", "", "`level` of the log: error, warn, info, debug (default warn; info for servers of mounts)")
 	root.AddCommand(
-		a.mountCommand(), a.umountCommand(), a.psCommand(),
+		a.mountCommand(), a.umountCommand(), a.psCommand(), a.pullCommand(),
 		a.lsCommand(), a.catCommand(), a.treeCommand(), a.statCommand(), a.inspectCommand(),
 		a.indexCommand(), a.verifyCommand(), a.convertCommand(), a.doctorCommand(), a.demoCommand(), a.versionCommand(),
 	)

@@ -28,7 +28,8 @@ const (
 )
 
 // message is one JSON line from a server to who started it. The other way goes
-// one byte, when the latter has seen Ready; from then on the mount stands.
+// one with the secrets, and one byte when Ready was seen; from then on the mount
+// stands.
 type message struct {
 	Progress []fs.LayerProgress `json:"progress,omitempty"`
 	Ready    *mounted           `json:"ready,omitempty"`
@@ -68,7 +69,10 @@ func (o *mountOptions) background(ctx context.Context, j job) (mounted, error) {
 		_ = leash.SetReadDeadline(time.Now().Add(undoTimeout))
 	})
 	defer stop()
-	m, err := o.follow(ctx, leash)
+	var m mounted
+	if err = o.sendSecrets(leash); err == nil {
+		m, err = o.follow(ctx, leash)
+	}
 	if err == nil {
 		return m, cmd.Process.Release()
 	}
@@ -183,6 +187,9 @@ func (o *mountOptions) serveLeashed(ctx context.Context, ref, dir string) error 
 	if err != nil {
 		return usagef("--leashed is not for people: %w", err)
 	}
+	if err := o.receiveSecrets(conn); err != nil {
+		return errors.Join(errHungUp, err, conn.Close())
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	l := newLeash(o, conn)
@@ -250,23 +257,17 @@ func (l *leash) ready(m mounted) error {
 func (o *mountOptions) serverArgs(j job) ([]string, error) {
 	args := []string{"mount", "--leashed", "--cache=" + j.cacheDir, "--pull=" + o.pull.String(), "--require=" + o.require.String()}
 	for _, f := range []struct{ name, value string }{
-		{"platform", o.platform}, {"index", o.index}, {"log-level", o.logLevel}, {"hosts-dir", o.hostsDir},
+		{"platform", o.platform}, {"index", o.index}, {"log-level", o.logLevel},
 	} {
-		if f.value == "" {
-			continue
+		if f.value != "" {
+			args = append(args, "--"+f.name+"="+f.value)
 		}
-		if f.name == "hosts-dir" {
-			abs, err := realPath(f.value)
-			if err != nil {
-				return nil, usagef("--hosts-dir: %w", err)
-			}
-			f.value = abs
-		}
-		args = append(args, "--"+f.name+"="+f.value)
 	}
-	if o.plainHTTP {
-		args = append(args, "--plain-http")
+	asking, err := o.clientFlags.args()
+	if err != nil {
+		return nil, err
 	}
+	args = append(args, asking...)
 	if o.allowOther {
 		args = append(args, "--allow-other")
 	}

@@ -118,7 +118,7 @@ func TestReadyNeedsAnAudience(t *testing.T) {
 
 func TestServerArgs(t *testing.T) {
 	t.Parallel()
-	o := &mountOptions{app: &app{plainHTTP: true, hostsDir: t.TempDir(), logLevel: "debug"}, allowOther: true, early: true}
+	o := &mountOptions{app: &app{clientFlags: clientFlags{plainHTTP: true, hostsDir: t.TempDir()}, logLevel: "debug"}, allowOther: true, early: true}
 	o.platform, o.index = "linux/arm64", "example.com/indexes"
 	if err := errors.Join(o.pull.Set("always"), o.require.Set("proved")); err != nil {
 		t.Fatal(err)

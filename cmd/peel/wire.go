@@ -27,6 +27,9 @@ type source interface {
 	manifest.Sizer
 	// Stats are those of the requests to registries.
 	Stats() remote.Stats
+	// Registries is the client by which they are asked, and written to. It is
+	// closed with the source.
+	Registries() *remote.Client
 	Close() error
 }
 
@@ -37,47 +40,33 @@ func (r registries) Layer(ref reference.Named, d ocispec.Descriptor) layer.Sourc
 	return r.Open(ref, d)
 }
 
+func (r registries) Registries() *remote.Client { return r.Client }
+
 func (r registries) Close() error {
 	r.Client.Close()
 	return nil
 }
 
-// here makes a source of a place on this machine.
-type here struct{ *local.Source }
-
-func (h here) Layer(ref reference.Named, d ocispec.Descriptor) layer.Source {
-	return h.Open(ref, d)
-}
-
-func (here) Stats() remote.Stats { return remote.Stats{} }
-
 // source opens the place that ref names, or makes a client of its registry.
 func (a *app) source(ctx context.Context, ref manifest.Reference, log *logrus.Entry) (source, error) {
-	if ref.Transport() == "" {
-		c, err := a.client(log)
-		if err != nil {
-			return nil, err
-		}
-		return registries{c}, nil
+	client, err := a.client(log)
+	if err != nil || ref.Transport() == "" {
+		return registries{client}, err
 	}
+	s, err := a.openPlace(ctx, ref, log)
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
+	return here{s, client, len(a.foreign) > 0}, nil
+}
+
+func (a *app) openPlace(ctx context.Context, ref manifest.Reference, log *logrus.Entry) (*local.Source, error) {
 	c, err := a.openCache()
 	if err != nil {
 		return nil, err
 	}
-	s, err := local.Open(ctx, ref, local.Options{Tmp: filepath.Join(c.Dir(), "tmp"), Log: log})
-	if err != nil {
-		return nil, err
-	}
-	return here{s}, nil
-}
-
-// writer is the client by which an image from there is written to a registry.
-// It may be closed twice.
-func (a *app) writer(from source, log *logrus.Entry) (*remote.Client, error) {
-	if r, ok := from.(registries); ok {
-		return r.Client, nil
-	}
-	return a.client(log)
+	return local.Open(ctx, ref, local.Options{Tmp: filepath.Join(c.Dir(), "tmp"), Log: log})
 }
 
 func (a *app) openCache() (*cache.Cache, error) {
@@ -219,7 +208,7 @@ func (a *app) open(ctx context.Context, r request, log *logrus.Entry, progress *
 	}
 	err = s.openImage(ctx, r, fs.Options{
 		Registry: s.from, Cache: kept{s.cache},
-		Platform: r.platform, Pull: r.pull, IndexRepo: r.index, Require: r.require, Progress: progress, Log: log,
+		Platform: r.platform, Pull: r.pull, IndexRepo: r.index, Require: r.require, Schema: int(a.schema), Progress: progress, Log: log,
 	})
 	if errors.Is(err, fs.ErrNotProved) {
 		err = withRemedy(err, "prove it: peel verify %s", r.ref)
@@ -228,12 +217,6 @@ func (a *app) open(ctx context.Context, r request, log *logrus.Entry, progress *
 		return nil, errors.Join(err, s.from.Close())
 	}
 	return s, nil
-}
-
-func (a *app) client(log *logrus.Entry) (*remote.Client, error) {
-	return remote.New(remote.Options{
-		PlainHTTP: a.plainHTTP, HostsDir: a.hostsDir, UserAgent: "peel/" + buildVersion().Version, Log: log,
-	})
 }
 
 func (s *session) Close() error {
