@@ -159,7 +159,7 @@ func (g *gate) sick(err error) {
 }
 
 func (g *gate) sickLocked(err error) {
-	if !g.told && !errors.Is(err, errors.ErrUnsupported) {
+	if !g.told {
 		g.told = true
 		g.log.WithError(err).Warn("limits per host are not shared with other processes")
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -37,6 +38,22 @@ type host struct {
 func newHost(t *testing.T, h http.HandlerFunc) *host {
 	t.Helper()
 	s := newUnstartedHost(t, h)
+	s.Start()
+	return s
+}
+
+// newHostAt is a server at an address that another one had.
+func newHostAt(t *testing.T, addr string, h http.HandlerFunc) *host {
+	t.Helper()
+	s := newUnstartedHost(t, h)
+	if err := s.Listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Listener = l
 	s.Start()
 	return s
 }

@@ -17,6 +17,10 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
 )
 
+// maxRenewals is how many tokens one request may use up. The second and later
+// ones must have expired; one that is refused is no reason to ask for another.
+const maxRenewals = 4
+
 // request begins at the endpoint or where that sent the client before.
 type request struct {
 	endpoint *endpoint
@@ -37,10 +41,10 @@ type answer struct {
 	peer    netip.Addr
 }
 
-// do sends a request, follows redirects and renews the token once. Answers
+// do sends a request, follows redirects and renews a refused token. Answers
 // of any status are returned; errors are of the transport or of the login.
 func (c *Client) do(ctx context.Context, r request, p *pace) (*answer, error) {
-	at, fresh := r.url, ""
+	at, fresh, renewals := r.url, "", 0
 	r.guarded = r.guarded || r.endpoint.public.Load() && !r.endpoint.owns(at)
 	for hops := 0; ; {
 		authorization, err := c.authorization(ctx, r, at, fresh, p)
@@ -61,7 +65,8 @@ func (c *Client) do(ctx context.Context, r request, p *pace) (*answer, error) {
 			hops++
 			r.guarded = r.guarded || open
 			at, err = r.follow(at, a, hops)
-		case fresh == "" && r.refused(at, a, authorization):
+		case r.refused(at, a, authorization) && (renewals == 0 || renewals < maxRenewals && r.lapsed()):
+			renewals++
 			fresh, err = c.another(ctx, r, a, authorization, p)
 			if err == nil && fresh == authorization || err != nil && a.StatusCode == http.StatusForbidden && !transient(err) {
 				return a, nil
@@ -108,6 +113,13 @@ func (r request) refused(at *url.URL, a *answer, authorization string) bool {
 	reads := r.method == "" || r.method == http.MethodHead
 	return a.StatusCode == http.StatusUnauthorized ||
 		a.StatusCode == http.StatusForbidden && reads && strings.HasPrefix(authorization, "Bearer ")
+}
+
+// lapsed reports whether the token has come to its end: while the request that
+// carried it waited for its turn.
+func (r request) lapsed() bool {
+	_, good, _ := r.endpoint.authority(r.grant).current()
+	return !good
 }
 
 // another returns another header than the refused one, which it is itself if

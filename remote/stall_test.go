@@ -44,8 +44,20 @@ func (w *wire) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 
 const wired = "r.example"
 
-// wireClient is a client with default retries whose registry r.example is h.
+// wireClient is a client with default retries whose registry r.example is h,
+// for a bubble of synctest.
 func wireClient(t *testing.T, h http.Handler) (c *Client, stop func()) {
+	t.Helper()
+	c, stop = plainWire(t, h)
+	return c, func() {
+		stop()
+		synctest.Wait()
+	}
+}
+
+// plainWire is wireClient for use outside of bubbles. Its registry is a public
+// one, as far as can be seen.
+func plainWire(t *testing.T, h http.Handler) (c *Client, stop func()) {
 	t.Helper()
 	w := &wire{make(chan net.Conn), make(chan struct{})}
 	s := &http.Server{Handler: h}
@@ -64,7 +76,6 @@ func wireClient(t *testing.T, h http.Handler) (c *Client, stop func()) {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
-		synctest.Wait()
 	}
 }
 
