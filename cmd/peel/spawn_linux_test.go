@@ -310,6 +310,9 @@ func TestServerTellsWhatItsChecksFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := &mountOptions{app: &app{streams: streams{err: &bytes.Buffer{}}}}
+	if err := o.sendSecrets(parent); err != nil {
+		t.Fatal(err)
+	}
 	_, err = o.follow(t.Context(), parent)
 	if told := new(failure); !errors.As(err, &told) || !strings.Contains(told.Message, "mounted there already") || told.Remedy == "" {
 		t.Errorf("told %v", err)
