@@ -170,7 +170,9 @@ func TestDockerErrors(t *testing.T) {
 		{"absolute configuration", []entry{manifest(saved{Config: "/etc/passwd"})}, `"/etc/passwd": the name is absolute`, ErrMalformed},
 		{"layer in xz", []entry{{name: "c", content: config}, {name: "l", content: "\xfd7zXZ\x00"}, manifest(saved{Config: "c", Layers: []string{"l"}})}, `entry "l": compression with xz`, ErrUnsupported},
 		{"one digest for two layers", []entry{
-			{name: "c", content: configFor(t, a, a)}, {name: "l", content: a}, {name: "m", content: a + a},
+			{name: "c", content: configFor(t, a, a)},
+			{name: "l", content: a},
+			{name: "m", content: a + a},
 			manifest(saved{Config: "c", Layers: []string{"l", "m"}}),
 		}, `entries "l" and "m" are said to be both`, ErrMalformed},
 		{"manifest.json is a link", []entry{{manifestFile, "/etc/passwd", tar.TypeSymlink}}, `entry "manifest.json": it is a link to "/etc/passwd"`, ErrMalformed},
@@ -194,7 +196,8 @@ func TestForeignLayers(t *testing.T) {
 		URLs: []string{"https://example.com/layer"},
 	}
 	entries := []entry{
-		{name: "c", content: configFor(t, a, b)}, {name: "b", content: b},
+		{name: "c", content: configFor(t, a, b)},
+		{name: "b", content: b},
 		{name: manifestFile, content: encoded(t, []saved{{
 			Config: "c", Layers: []string{"a", "b"},
 			LayerSources: map[digest.Digest]ocispec.Descriptor{digest.FromString(a): foreign, digest.FromString(b): foreign},

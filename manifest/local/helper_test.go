@@ -7,13 +7,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 
 	"github.com/distribution/reference"
@@ -57,8 +55,7 @@ func failure(t testing.TB, s string) error {
 	t.Helper()
 	src, err := Open(t.Context(), parse(t, s), Options{Tmp: t.TempDir()})
 	if err == nil {
-		src.Close()
-		t.Fatalf("%s was opened", s)
+		t.Fatalf("%s was opened, %v", s, src.Close())
 	}
 	return err
 }
@@ -196,7 +193,7 @@ func untar(t testing.TB, p []byte) string {
 	r := tar.NewReader(bytes.NewReader(p))
 	for {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return dir
 		}
 		if err != nil {
@@ -301,8 +298,6 @@ func blobsOf(img *manifest.Image) []digest.Digest {
 	}
 	return all
 }
-
-func keys[V any](m map[string]V) string { return strings.Join(slices.Sorted(maps.Keys(m)), " ") }
 
 func digested(ref manifest.Reference, d digest.Digest) (reference.Canonical, error) {
 	return reference.WithDigest(reference.TrimNamed(ref.Named()), d)

@@ -274,17 +274,18 @@ func both(ctx context.Context, p part) (sums, error) {
 	in := io.TeeReader(f, blob.Hash())
 	out, err := decompress(in, p.packed)
 	if err != nil {
-		return sums{}, about(p.file, err)
+		return sums{}, about(p.file, unpacking(err))
 	}
 	defer out.Close()
 	diffID := digest.SHA256.Digester()
 	n, err := io.Copy(diffID.Hash(), &reader{io.LimitReader(out, maxUnpacked+1), ctx.Err})
-	if err == nil && n > maxUnpacked {
-		err = fmt.Errorf("%w: unpacked it has more than %d bytes", ErrMalformed, int64(maxUnpacked))
+	if err != nil {
+		return sums{}, about(p.file, unpacking(err))
 	}
-	if err == nil {
-		_, err = io.Copy(io.Discard, in) // what the decompressor did not ask for
+	if n > maxUnpacked {
+		return sums{}, about(p.file, errTooLarge())
 	}
+	_, err = io.Copy(io.Discard, in) // what the decompressor did not ask for
 	return sums{blob.Digest(), diffID.Digest()}, about(p.file, err)
 }
 

@@ -98,9 +98,13 @@ func fill(ctx context.Context, tmp *os.File, h *held, how compression) (err erro
 		return unpacking(err)
 	}
 	if n > maxUnpacked {
-		return fmt.Errorf("%w: unpacked it has more than %d bytes", ErrMalformed, int64(maxUnpacked))
+		return errTooLarge()
 	}
 	return nil
+}
+
+func errTooLarge() error {
+	return fmt.Errorf("%w: unpacked it has more than %d bytes", ErrMalformed, int64(maxUnpacked))
 }
 
 // unpacking tells what a failure to decompress means.
