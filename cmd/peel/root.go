@@ -65,7 +65,7 @@ func newRoot(s streams) *cobra.Command {
 	root.AddCommand(
 		a.mountCommand(), a.umountCommand(), a.psCommand(), a.pullCommand(),
 		a.lsCommand(), a.catCommand(), a.treeCommand(), a.statCommand(), a.inspectCommand(),
-		a.indexCommand(), a.verifyCommand(), a.convertCommand(), a.doctorCommand(), a.demoCommand(), a.versionCommand(),
+		a.indexCommand(), a.verifyCommand(), a.convertCommand(), a.saveCommand(), a.doctorCommand(), a.demoCommand(), a.versionCommand(),
 	)
 	return root
 }

@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/distribution/reference"
+
+	"github.com/peelfs/peel/internal/dockersave"
+	"github.com/peelfs/peel/internal/ocilayout"
+	"github.com/peelfs/peel/manifest"
+)
+
+// saveDestination is where images are saved to.
+type saveDestination struct {
+	transport string // one of manifest's
+	path      string // "" for standard output
+	name      string // of the one image; "" if none was given
+}
+
+func (d saveDestination) String() string {
+	if d.path == "" {
+		return "standard output"
+	}
+	return d.transport + ":" + d.path
+}
+
+func (d saveDestination) isLayout() bool { return isLayout(d.transport) }
+
+func isLayout(transport string) bool {
+	return transport == manifest.TransportOCI || transport == manifest.TransportOCIArchive
+}
+
+func parseSaveDestination(s string) (saveDestination, error) {
+	if s == "-" {
+		return saveDestination{transport: manifest.TransportDockerArchive}, nil
+	}
+	word, _, colon := strings.Cut(s, ":")
+	if s == "" || strings.HasSuffix(s, "/") || colon && !strings.Contains(word, "/") && !isSaved(word) {
+		return saveDestination{}, withRemedy(usagef("--output %q names no file and no folder of a known form", s),
+			"write FILE.tar, oci:DIR, oci-archive:FILE, docker-archive:FILE or dir:DIR")
+	}
+	if !colon || !isSaved(word) {
+		s = manifest.TransportDockerArchive + ":" + s
+	}
+	ref, err := manifest.ParseReference(s)
+	if err != nil {
+		return saveDestination{}, fmt.Errorf("--output: %w", err)
+	}
+	if strings.HasPrefix(ref.Within(), "@") {
+		return saveDestination{}, withRemedy(usagef("--output: %q is no name to give", ref.Within()), "write a name or tag, or leave it out")
+	}
+	return saveDestination{ref.Transport(), ref.Location(), ref.Within()}, nil
+}
+
+// isSaved reports whether images are saved in that form.
+func isSaved(transport string) bool {
+	switch transport {
+	case manifest.TransportOCI, manifest.TransportOCIArchive, manifest.TransportDockerArchive, manifest.TransportDir:
+		return true
+	}
+	return false
+}
+
+// savedNames are those that an image has where it is saved to.
+type savedNames struct {
+	ref string                // in a layout; "" for none
+	tag reference.NamedTagged // in an archive of docker save; nil for none
+}
+
+// names are that of the destination, or else those of the reference: in a
+// layout its tag, or the whole name if there are several images.
+func (j saveJob) names(ref manifest.Reference) savedNames {
+	var n savedNames
+	switch within := ref.Within(); {
+	case j.to.name != "":
+		return savedNames{j.to.name, tagged(j.to.name)}
+	case strings.HasPrefix(within, "@"):
+	case ref.Transport() == "":
+		if t, ok := ref.Named().(reference.NamedTagged); ok {
+			n = savedNames{t.Tag(), untilTag(t)}
+		}
+	case !isLayout(ref.Transport()) && within != "":
+		if n.tag = tagged(within); n.tag != nil {
+			n.ref = n.tag.Tag()
+		}
+	case within != "":
+		n.ref = within
+		// A tag alone would be the name of an image of the hub.
+		if strings.ContainsAny(within, "/:") {
+			n.tag = tagged(within)
+		}
+	}
+	if len(j.refs) > 1 && n.tag != nil {
+		n.ref = reference.FamiliarString(n.tag)
+	}
+	return n
+}
+
+// tagged is a name with its tag; nil if it is none.
+func tagged(name string) reference.NamedTagged {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return nil
+	}
+	t, ok := reference.TagNameOnly(named).(reference.NamedTagged)
+	if !ok {
+		return nil
+	}
+	return untilTag(t)
+}
+
+// untilTag is a name without the digest that may follow its tag.
+func untilTag(t reference.NamedTagged) reference.NamedTagged {
+	trimmed, err := reference.WithTag(reference.TrimNamed(t), t.Tag())
+	if err != nil {
+		return t
+	}
+	return trimmed
+}
+
+// savePlace is an open destination. All is written beside what will be its
+// name, which finish gives it.
+type savePlace struct {
+	saver
+	temp, path string   // "" for what is written in place
+	file       *os.File // temp, of an archive
+	workers    int      // blobs that are written at once
+}
+
+// open begins to write; finish must be called.
+func (d saveDestination) open(stdout io.Writer) (*savePlace, error) {
+	if d.path == "" {
+		return &savePlace{saver: archiveSaver{dockersave.NewArchive(stdout)}, workers: 1}, nil
+	}
+	p := &savePlace{path: d.path, workers: 1}
+	p.temp = filepath.Join(filepath.Dir(d.path), "."+filepath.Base(d.path)+".peel-"+rand.Text())
+	var err error
+	switch d.transport {
+	case manifest.TransportOCI:
+		err = p.openLayout()
+	case manifest.TransportDir:
+		err = p.openDir()
+	default:
+		err = p.openFile(d.transport)
+	}
+	if err != nil {
+		return nil, d.fail(err)
+	}
+	return p, nil
+}
+
+// fail names the destination, and not the file that is written beside it.
+func (d saveDestination) fail(err error) error {
+	var on *fs.PathError
+	if errors.As(err, &on) {
+		err = on.Err
+	}
+	return fmt.Errorf("%s: %w", d, err)
+}
+
+func (p *savePlace) openFile(transport string) error {
+	if fi, err := os.Stat(p.path); err == nil && !fi.Mode().IsRegular() {
+		return withRemedy(usagef("it is there and no file"), "name a file, or use oci:DIR or dir:DIR")
+	}
+	f, err := os.OpenFile(p.temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return err
+	}
+	p.file, p.saver = f, archiveSaver{dockersave.NewArchive(f)}
+	if transport == manifest.TransportOCIArchive {
+		p.saver = ociArchiveSaver{dockersave.NewOCIArchive(f)}
+	}
+	return nil
+}
+
+// openLayout writes into a layout that is there, as its blobs are of no harm
+// before an index names them.
+func (p *savePlace) openLayout() error {
+	dir := p.temp
+	if _, err := os.Lstat(p.path); err == nil {
+		dir, p.temp = p.path, ""
+	}
+	l, err := ocilayout.Open(dir)
+	if err != nil {
+		return errors.Join(err, p.discard())
+	}
+	p.saver, p.workers = layoutSaver{l}, convertLayers
+	return nil
+}
+
+func (p *savePlace) openDir() error {
+	names, err := os.ReadDir(p.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if len(names) > 0 {
+		return withRemedy(usagef("the folder is not empty"), "name another, or remove it")
+	}
+	if err := os.Mkdir(p.temp, 0o777); err != nil {
+		return err
+	}
+	p.saver, p.workers = dirSaver{dockersave.NewDir(p.temp)}, convertLayers
+	return nil
+}
+
+// finish ends what was written and gives it its name; or drops it, if err says
+// that it is not whole.
+func (p *savePlace) finish(ctx context.Context, err error) error {
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		err = p.saver.Close()
+	}
+	if p.file != nil {
+		if err == nil {
+			err = p.file.Sync()
+		}
+		err = errors.Join(err, p.file.Close())
+	}
+	if p.temp == "" {
+		return err
+	}
+	if err == nil && p.file == nil {
+		// An empty folder gives way; another name that has come meanwhile does not.
+		if gone := os.Remove(p.path); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
+			err = gone
+		}
+	}
+	if err == nil {
+		err = os.Rename(p.temp, p.path)
+	}
+	if err != nil {
+		return errors.Join(err, p.discard())
+	}
+	return syncFolder(filepath.Dir(p.path))
+}
+
+func (p *savePlace) discard() error {
+	if p.temp == "" {
+		return nil
+	}
+	return os.RemoveAll(p.temp)
+}
+
+// syncFolder makes a name in a folder last.
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	_ = d.Sync() // not every file system can
+	return nil
+}
