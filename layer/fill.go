@@ -3,6 +3,7 @@ package layer
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/containerd/errdefs"
@@ -13,6 +14,7 @@ import (
 
 const (
 	fillRun      = 32 << 20 // bytes of the blob in one request
+	fillGap      = 4 << 10  // bytes of the blob that are read for nothing rather than asked around; less than a request costs
 	fillRequests = 3        // under way at once
 	fillHeld     = 16 << 20 // bytes of spans that a request's waiter holds on to
 )
@@ -85,14 +87,14 @@ func (x *Index) share(i int) int64 {
 func (f *filling) byRanges(ctx context.Context, missing []int) error {
 	l := f.l
 	work := func(ctx context.Context, claimed []int, done func(int, []byte, error)) {
-		l.fetchBy(ctx, claimed, planLimits{gap: planGap, run: fillRun, requests: 1}, done)
+		l.fetchBy(ctx, claimed, planLimits{gap: fillGap, run: fillRun, requests: 1}, done)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(fillRequests)
 	if l.x.Info.Digests == OfBlob {
 		g.SetLimit(1) // each run needs what the one before it ends with
 	}
-	for _, r := range plan(l.x.Spans, missing, planLimits{gap: planGap, run: fillRun}) {
+	for _, r := range plan(l.x.Spans, missing, planLimits{gap: fillGap, run: fillRun}) {
 		g.Go(func() error { return f.wait(ctx, l.flights, r.spans, work) })
 	}
 	return g.Wait()
@@ -106,20 +108,14 @@ func (f *filling) wait(ctx context.Context, g *flight.Group[int, []byte], spans 
 			held += f.l.x.Spans[spans[n]].Len
 			n++
 		}
-		var want []int
-		for _, i := range spans[:n] {
-			if f.l.store.Has(i) {
-				f.count(i)
-			} else {
-				want = append(want, i)
-			}
-		}
+		want := slices.DeleteFunc(slices.Clone(spans[:n]), f.count)
 		spans = spans[n:]
-		ahead := f.absent(spans)
 		if len(want) == 0 {
 			continue
 		}
-		err := g.Do(ctx, flight.Request[int, []byte]{Want: want, Extra: ahead, Work: work, Got: func(i int, _ []byte) { f.count(i) }})
+		err := g.Do(ctx, flight.Request[int, []byte]{
+			Want: want, Extra: f.absent(spans), Work: work, Got: func(i int, _ []byte) { f.count(i) },
+		})
 		if err == nil {
 			err = f.check(want)
 		}
@@ -130,16 +126,18 @@ func (f *filling) wait(ctx context.Context, g *flight.Group[int, []byte], spans 
 	return nil
 }
 
-func (f *filling) count(i int) { f.done.Add(f.l.x.share(i)) }
+// count counts span i if it is stored, and reports whether it is.
+func (f *filling) count(i int) bool {
+	if !f.l.store.Has(i) {
+		return false
+	}
+	f.done.Add(f.l.x.share(i))
+	return true
+}
 
 // absent returns those of the spans that are not stored.
-func (f *filling) absent(spans []int) (absent []int) {
-	for _, i := range spans {
-		if !f.l.store.Has(i) {
-			absent = append(absent, i)
-		}
-	}
-	return absent
+func (f *filling) absent(spans []int) []int {
+	return slices.DeleteFunc(slices.Clone(spans), f.l.store.Has)
 }
 
 // check tells why spans that came are not stored.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/stargz-snapshotter/estargz"
 	"github.com/containerd/stargz-snapshotter/estargz/zstdchunked"
 	"github.com/klauspost/compress/zstd"
@@ -33,12 +34,17 @@ type wire struct {
 	fail  func(request int64) error
 	cut   func(request int64) bool // the body ends half-way
 	flip  func(request int64) bool // one bit in the middle of the body is wrong
+	whole bool                     // there are no byte ranges
 
 	requests, bytes, faults atomic.Int64
+	refused                 atomic.Int64 // requests of ranges where there are none
 	open                    atomic.Int64 // bodies not closed
 }
 
-var errWire = errors.New("connection reset")
+var (
+	errWire     = errors.New("connection reset")
+	errNoRanges = fmt.Errorf("a host that serves no ranges: %w", errdefs.ErrNotImplemented)
+)
 
 func (w *wire) Size() int64 { return int64(len(w.blob)) }
 
@@ -47,6 +53,10 @@ func (w *wire) ReadRange(ctx context.Context, off, n int64) (io.ReadCloser, erro
 		return nil, fmt.Errorf("range [%d, +%d) of %d", off, n, w.Size())
 	}
 	request := w.requests.Add(1)
+	if w.whole && n < w.Size() {
+		w.refused.Add(1)
+		return nil, errNoRanges
+	}
 	if w.fail != nil {
 		if err := w.fail(request); err != nil {
 			w.faults.Add(1)
@@ -181,12 +191,21 @@ func forms() []string {
 	return []string{"estargz", "estargz shared members", "zstd:chunked", "tar", "gzip", "zstd"}
 }
 
+// ways are forms and those that have to be read in a way of their own.
+func ways() []string { return append(forms(), "zTOC", "resident") }
+
 // bottle makes a layer of the given form with files of the given sizes, filled
 // with bytes that compress to about half.
 func bottle(t testing.TB, form string, sizes ...int) *bottled {
 	t.Helper()
 	raw := filledTar(t, sizes)
 	switch form {
+	case "zTOC":
+		return bottleZTOC(t, sizes...)
+	case "resident":
+		b := bottle(t, "gzip", sizes...)
+		reside(b.x)
+		return b
 	case "estargz":
 		return bottleTOC(t, raw, nil, estargz.WithCompressionLevel(gzip.BestSpeed))
 	case "estargz shared members":

@@ -12,7 +12,7 @@ import (
 )
 
 // bottleZTOC is a gzip layer with a zTOC.
-func bottleZTOC(t *testing.T, sizes ...int) *bottled {
+func bottleZTOC(t testing.TB, sizes ...int) *bottled {
 	t.Helper()
 	raw := filledTar(t, sizes)
 	p := gzipped(t, raw)
