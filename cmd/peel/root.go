@@ -63,9 +63,11 @@ func newRoot(s streams) *cobra.Command {
 	a.add(f)
 	f.StringVar(&a.logLevel, "log-level", "", "`level` of the log: error, warn, info, debug (default warn; info for servers of mounts)")
 	root.AddCommand(
-		a.mountCommand(), a.umountCommand(), a.psCommand(), a.pullCommand(),
+		a.mountCommand(), a.umountCommand(), a.psCommand(), a.pullCommand(), a.imagesCommand(),
+		a.resolveCommand(), a.fetchCommand(), a.manifestCommand(), a.configCommand(), a.tagsCommand(), a.referrersCommand(),
+		a.loginCommand(), a.logoutCommand(),
 		a.lsCommand(), a.catCommand(), a.treeCommand(), a.statCommand(), a.inspectCommand(),
-		a.indexCommand(), a.verifyCommand(), a.convertCommand(), a.saveCommand(), a.doctorCommand(), a.demoCommand(), a.versionCommand(),
+		a.indexCommand(), a.verifyCommand(), a.convertCommand(), a.saveCommand(), a.layersCommand(), a.doctorCommand(), a.demoCommand(), a.versionCommand(),
 	)
 	return root
 }

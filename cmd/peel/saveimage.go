@@ -56,10 +56,16 @@ func (s *saving) resolved(ctx context.Context, img *manifest.Image) (ocispec.Des
 	case dirSaver:
 		return s.asItIs(ctx, img, config)
 	}
-	if img.Schema1 {
-		return s.converted(ctx, img)
+	if img.Schema1 || !hasManifest(s.job.from) {
+		return s.asOCI(ctx, img, config)
 	}
 	return s.asItIs(ctx, img, config)
+}
+
+// hasManifest: where the image is from docker save, its manifest was made up
+// when it was read.
+func hasManifest(ref manifest.Reference) bool {
+	return ref.Transport() != manifest.TransportDockerArchive && ref.Transport() != manifest.TransportDockerDir
 }
 
 // asItIs saves the manifest's very bytes, with all blobs that they name.
@@ -77,11 +83,11 @@ func (s *saving) asItIs(ctx context.Context, img *manifest.Image, config *manife
 	return img.Desc, s.to.Image(ctx, savedImage{desc: img.Desc, raw: img.Raw, names: s.names})
 }
 
-// converted saves an image of schema 1 with a manifest of OCI's, since skopeo
-// finds no others in layouts. The configuration, and thereby the image's ID,
-// is the same as in Docker's schema 2.
-func (s *saving) converted(ctx context.Context, img *manifest.Image) (ocispec.Descriptor, error) {
-	config, err := s.complete(ctx, img)
+// asOCI saves an image with a new manifest, one of OCI's, since skopeo finds no
+// others in layouts. The configuration, and thereby the image's ID, is the
+// same as in Docker's schema 2.
+func (s *saving) asOCI(ctx context.Context, img *manifest.Image, config *manifest.Config) (ocispec.Descriptor, error) {
+	config, err := s.layers(ctx, img, config)
 	if err != nil {
 		return img.Desc, err
 	}
@@ -108,12 +114,7 @@ func (s *saving) forDocker(ctx context.Context, img *manifest.Image, config *man
 	if img.Artifact {
 		return img.Desc, withRemedy(fmt.Errorf("%w, which docker could not load", manifest.ErrArtifact), "save it to oci:DIR or dir:DIR")
 	}
-	var err error
-	if img.Schema1 {
-		config, err = s.complete(ctx, img)
-	} else {
-		err = s.blobs(ctx, img.Layers, s.copy)
-	}
+	config, err := s.layers(ctx, img, config)
 	if err != nil {
 		return img.Desc, err
 	}
@@ -123,9 +124,12 @@ func (s *saving) forDocker(ctx context.Context, img *manifest.Image, config *man
 	})
 }
 
-// complete saves the layers of an image whose diffIDs nobody knows, and
-// completes the configuration with what they unpacked to.
-func (s *saving) complete(ctx context.Context, img *manifest.Image) (*manifest.Config, error) {
+// layers saves the layers of an image. If nobody knows their diffIDs, the
+// configuration that it returns has them, from what the layers unpack to.
+func (s *saving) layers(ctx context.Context, img *manifest.Image, config *manifest.Config) (*manifest.Config, error) {
+	if !img.DiffIDsUnknown() {
+		return config, s.blobs(ctx, img.Layers, s.copy)
+	}
 	s.diffIDs = map[digest.Digest]digest.Digest{}
 	if err := s.blobs(ctx, img.Layers, s.copyUnpacked); err != nil {
 		return nil, err
