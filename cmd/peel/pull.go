@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/distribution/reference"
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/peelfs/peel/fs"
+	"github.com/peelfs/peel/manifest"
+	"github.com/peelfs/peel/manifest/local"
+)
+
+// pullsAtOnce is how many images are pulled at a time; their equal layers are
+// transferred once.
+const pullsAtOnce = 3
+
+type pullOptions struct {
+	*app
+	imageFlags
+	allTags bool
+	quiet   bool
+	json    bool
+}
+
+const pullHelp = `Pull images whole into the cache, so that mounting them needs no network.
+
+A layer that several images have is transferred once, even if other peel
+processes pull or mount them at the same time, and what is in the cache already
+is not transferred at all. Transfers that fail are tried again. Ctrl-C stops; the
+next pull goes on from there.
+
+An image of this machine, docker-archive:FILE or oci:DIR for example, is copied
+into the cache and known by the names that it has there afterwards; without a
+name or tag, all images of the place are.
+
+The last line says whether anything was new. With --json each change is an
+object on a line of its own.`
+
+func (a *app) pullCommand() *cobra.Command {
+	o := &pullOptions{app: a}
+	cmd := &cobra.Command{
+		Use:   "pull [flags] IMAGE...",
+		Short: "Pull images whole, for later without a network",
+		Long:  pullHelp,
+		Example: `  peel pull alpine debian:12
+  peel pull --all-tags ghcr.io/owner/name
+  peel pull docker-archive:images.tar`,
+		Args: takes(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.platform, "platform", "", "`os/arch[/variant]` of the images (default linux on this processor)")
+	f.BoolVarP(&o.allTags, "all-tags", "a", false, "all tags of each repository")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "say nothing but the names of the images")
+	f.BoolVar(&o.json, "json", false, "an object per line for programs")
+	return cmd
+}
+
+// wanted is an image that is to be pulled.
+type wanted struct {
+	request
+	from  *pulling
+	local []local.Entry // what is in its place, if that is on this machine
+}
+
+// pulling is a place that images are pulled from. Close it.
+type pulling struct {
+	source
+	puller *fs.Puller
+}
+
+func (p *pulling) Close() error {
+	p.puller.Close()
+	return p.source.Close()
+}
+
+func (o *pullOptions) run(ctx context.Context, args []string) (err error) {
+	log, err := o.logger(o.err, logrus.WarnLevel)
+	if err != nil {
+		return err
+	}
+	b := &pullBatch{pullOptions: o, log: log}
+	defer func() { err = errors.Join(err, b.close()) }()
+	for _, arg := range args {
+		if err := b.want(ctx, arg); err != nil {
+			return err
+		}
+	}
+	return b.pull(ctx)
+}
+
+// pullBatch are the images of one run.
+type pullBatch struct {
+	*pullOptions
+	log      *logrus.Entry
+	registry *pulling // nil until an image of a registry is wanted
+	places   []*pulling
+	images   []wanted
+}
+
+func (b *pullBatch) close() error {
+	var errs []error
+	for _, p := range b.places {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// want adds what an argument means.
+func (b *pullBatch) want(ctx context.Context, arg string) error {
+	r, err := b.request(arg)
+	if err != nil {
+		return err
+	}
+	if r.ref.Transport() != "" {
+		return b.wantLocal(ctx, r)
+	}
+	if b.registry == nil {
+		if b.registry, err = b.open(ctx, r); err != nil {
+			return err
+		}
+	}
+	if !b.allTags {
+		b.images = append(b.images, wanted{request: r, from: b.registry})
+		return nil
+	}
+	return b.wantTags(ctx, arg, r)
+}
+
+// open opens the place that r names, be it all registries.
+func (b *pullBatch) open(ctx context.Context, r request) (*pulling, error) {
+	c, err := b.openCache()
+	if err != nil {
+		return nil, err
+	}
+	from, err := b.source(ctx, r.ref, b.log)
+	if err != nil {
+		return nil, err
+	}
+	p := &pulling{source: from, puller: fs.NewPuller(fs.Options{
+		Registry: from, Cache: kept{c}, Platform: r.platform, IndexRepo: r.index, Schema: int(b.schema), Log: b.log,
+	})}
+	b.places = append(b.places, p)
+	return p, nil
+}
+
+// wantTags adds all tags of a repository.
+func (b *pullBatch) wantTags(ctx context.Context, arg string, r request) error {
+	repo, err := reference.ParseNormalizedNamed(arg)
+	if err != nil || !reference.IsNameOnly(repo) {
+		return withRemedy(usagef("--all-tags %s: it has a tag or digest", arg), "name the repository alone: %s", r.ref.Named().Name())
+	}
+	from, ok := b.registry.source.(registries)
+	if !ok {
+		return usagef("--all-tags %s: it is no repository", arg)
+	}
+	tags, err := from.Tags(ctx, repo)
+	if err != nil {
+		return err
+	}
+	for _, tag := range tags {
+		if r.ref, err = manifest.ParseReference(repo.Name() + ":" + tag); err != nil {
+			return err
+		}
+		b.images = append(b.images, wanted{request: r, from: b.registry})
+	}
+	return nil
+}
+
+// pull pulls all images. One that fails keeps no other from being pulled.
+func (b *pullBatch) pull(ctx context.Context) error {
+	show := b.show(ctx)
+	errs := make([]error, len(b.images))
+	var g errgroup.Group
+	g.SetLimit(pullsAtOnce)
+	for i, w := range b.images {
+		g.Go(func() error {
+			errs[i] = b.one(ctx, w, show)
+			return nil
+		})
+	}
+	_ = g.Wait() // each has its own pullOutcome
+	show.close()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for i, err := range errs {
+		if err != nil && len(errs) > 1 {
+			errs[i] = fmt.Errorf("%s: %w", b.images[i].ref, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// one pulls an image, and shows how that gets on.
+func (b *pullBatch) one(ctx context.Context, w wanted, show pullShow) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	name := w.ref.String()
+	progress := &fs.Progress{}
+	show.image(name, pullOutcome{})
+	stop := poll(progress.Layers, func(l []fs.LayerProgress) { show.layers(name, l) })
+	p, err := w.from.puller.Pull(ctx, name, progress)
+	if err == nil && len(w.local) > 0 {
+		err = b.put(ownNames(w.ref, w.local, p.Digest), p)
+	}
+	stop()
+	show.layers(name, progress.Layers())
+	if err != nil {
+		show.image(name, pullOutcome{failure: explain(ctx, err)})
+		return err
+	}
+	show.image(name, pullOutcome{pulled: p})
+	return nil
+}
+
+// put makes an image of this machine known by its names.
+func (b *pullBatch) put(names []string, p *fs.Pulled) error {
+	c, err := b.openCache()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		was, _, err := c.Ref(name)
+		p.New = p.New || err != nil || was != p.Digest
+		if err := c.SetRef(name, p.Digest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
