@@ -152,7 +152,7 @@ func unreadable(ctx context.Context, err error, off int64, count int) error {
 		return ctx.Err()
 	case errors.Is(err, tar.ErrHeader) && count == 0:
 		return fmt.Errorf("%w: it is not a tar archive", ErrMalformed)
-	case errors.Is(err, tar.ErrHeader):
+	case errors.Is(err, tar.ErrHeader), errors.Is(err, tar.ErrFieldTooLong):
 		return fmt.Errorf("%w: entry %d, before byte %d: the header is damaged", ErrMalformed, count+1, off)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%w: it ends within entry %d; copy or save it again", ErrMalformed, count+1)

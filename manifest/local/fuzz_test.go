@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -21,9 +22,15 @@ func FuzzScan(f *testing.F) {
 	f.Add(pack(f, entry{"a", "b", tar.TypeSymlink}, entry{"b", "a", tar.TypeSymlink}, entry{"c", "d/../a", tar.TypeLink}))
 	f.Add(pack(f, entry{name: "../a", content: "x"}, entry{name: string(bytes.Repeat([]byte("x"), 300))}))
 	f.Fuzz(func(t *testing.T, p []byte) {
+		p = bytes.Clone(p)
+		for b := range slices.Chunk(p, 512) {
+			if len(b) == 512 && string(b[257:262]) == "ustar" {
+				checksum(b) // or hardly any header would be read
+			}
+		}
 		found, err := scan(t.Context(), bytes.NewReader(p), int64(len(p)))
 		if err != nil {
-			if !errors.Is(err, ErrMalformed) && !errors.Is(err, tar.ErrFieldTooLong) {
+			if !errors.Is(err, ErrMalformed) {
 				t.Errorf("%v", err)
 			}
 			return

@@ -240,7 +240,8 @@ func TestReferrers(t *testing.T) {
 	one, two := attached(d, "application/one", "1"), attached(d, "", "2")
 	tagged := annotated(attached(d, "application/tagged", "3"), "note", "3")
 	tagged.ArtifactType = "application/tagged"
-	l.add(d, refName, "x").add(one, refName, "signature").add(two).add(attached(other, "application/one", "4")).
+	missing := ocispec.Descriptor{Digest: digest.FromString("missing"), Size: 7}
+	l.add(d, refName, "x").add(missing).add(one, refName, "signature").add(two).add(attached(other, "application/one", "4")).
 		add(l.list(tagged), refName, "sha256-"+d.Digest.Encoded())
 	one.ArtifactType, one.Annotations = "application/one", map[string]string{"note": "1"}
 	two.ArtifactType, two.Annotations = ocispec.MediaTypeEmptyJSON, map[string]string{"note": "2"}

@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -12,7 +13,7 @@ import (
 
 // referrers lists the manifests of index.json whose subject is d, and what the
 // index with the tag of d's referrers lists (distribution-spec 1.1, "Referrers
-// Tag Schema").
+// Tag Schema"). Entries that are missing or damaged are other images' trouble.
 func (o *oci) referrers(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
 	var found []ocispec.Descriptor
 	add := func(r ocispec.Descriptor) {
@@ -32,6 +33,9 @@ func (o *oci) referrers(ctx context.Context, d digest.Digest) ([]ocispec.Descrip
 		}
 		left--
 		raw, err := o.load(e)
+		if errors.Is(err, ErrMalformed) || errors.Is(err, ErrVerify) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

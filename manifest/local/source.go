@@ -136,7 +136,10 @@ func openLayout(transport string, in folder) (layout, error) {
 
 // Manifest implements manifest.Fetcher: the document that was picked, or that
 // of ref's digest.
-func (s *Source) Manifest(_ context.Context, ref reference.Named) (ocispec.Descriptor, []byte, error) {
+func (s *Source) Manifest(ctx context.Context, ref reference.Named) (ocispec.Descriptor, []byte, error) {
+	if err := ctx.Err(); err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
 	digested, ok := ref.(reference.Digested)
 	switch {
 	case ok && digested.Digest() != s.desc.Digest:
@@ -154,7 +157,10 @@ func (s *Source) Manifest(_ context.Context, ref reference.Named) (ocispec.Descr
 
 // Blob implements manifest.Fetcher. The blob has at most manifest.MaxDocument
 // bytes.
-func (s *Source) Blob(_ context.Context, _ reference.Named, d ocispec.Descriptor) ([]byte, error) {
+func (s *Source) Blob(ctx context.Context, _ reference.Named, d ocispec.Descriptor) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	raw, err := s.document(d.Digest)
 	if err == nil && int64(len(raw)) != d.Size {
 		err = fmt.Errorf("%w: it has %d bytes, want %d", ErrVerify, len(raw), d.Size)
