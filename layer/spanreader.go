@@ -40,7 +40,8 @@ func pause(ctx context.Context, try int) error {
 type spanReader struct {
 	src Source
 	end int64 // of the spans in the blob
-	// whole: the source knows no ranges, so that it is asked for all of the blob.
+	// whole: the source knows no ranges, so that it is asked for all of the
+	// blob; asking again is the pass's affair.
 	whole bool
 
 	body io.ReadCloser // nil before the first span
@@ -53,7 +54,7 @@ type spanReader struct {
 func (r *spanReader) next(ctx context.Context, sp *Span) ([]byte, error) {
 	for try := 0; ; try++ {
 		p, err := r.read(ctx, sp)
-		if err == nil || !errors.Is(err, errCutOff) || try == maxAgain {
+		if err == nil || !errors.Is(err, errCutOff) || try == maxAgain || r.whole {
 			return p, err
 		}
 		if err := errors.Join(r.close(), pause(ctx, try)); err != nil {
