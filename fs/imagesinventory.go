@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
@@ -211,7 +212,7 @@ func (in *inventory) keys(blob digest.Digest) ([]digest.Digest, error) {
 		if err != nil {
 			continue
 		}
-		of := x.Blob()
+		of := digest.Digest(strings.Clone(x.Blob().String())) // it outlives the mapping
 		in.blobs[of] = append(in.blobs[of], key)
 		if err := mapped.Close(); err != nil {
 			return nil, err
