@@ -82,13 +82,8 @@ func (o *convertOptions) run(ctx context.Context, src, dst string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, from.Close()) }()
-	client, err := o.writer(from, log)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
 	c := newConversion(from, j, log)
-	if c.sink, err = j.to.open(client, c.repo); err != nil {
+	if c.sink, err = j.to.open(from.Registries(), c.repo); err != nil {
 		return err
 	}
 	done := o.showConversion(ctx, c.progress)

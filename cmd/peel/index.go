@@ -17,7 +17,6 @@ import (
 	"github.com/peelfs/peel/cache"
 	"github.com/peelfs/peel/layer"
 	"github.com/peelfs/peel/manifest"
-	"github.com/peelfs/peel/remote"
 )
 
 const indexHelp = `Indexes let layers without a table of contents be mounted lazily.
@@ -71,7 +70,6 @@ const indexLayers = 4
 // over the whole blob, of this run or of an earlier one.
 type indexing struct {
 	from     source
-	client   *remote.Client // for writing
 	cache    *cache.Cache
 	log      *logrus.Entry
 	progress *convertProgress
@@ -106,21 +104,13 @@ func (a *app) indexImage(ctx context.Context, r request) (*indexing, []indexedLa
 	if x.from, err = a.source(ctx, r.ref, log); err != nil {
 		return nil, nil, err
 	}
-	if x.client, err = a.writer(x.from, log); err != nil {
-		return nil, nil, errors.Join(err, x.from.Close())
-	}
 	done := a.showConversion(ctx, x.progress)
 	layers, err := x.run(ctx, r)
 	done()
 	if err != nil {
-		return nil, nil, errors.Join(err, x.Close())
+		return nil, nil, errors.Join(err, x.from.Close())
 	}
 	return x, layers, nil
-}
-
-func (x *indexing) Close() error {
-	x.client.Close()
-	return x.from.Close()
 }
 
 func (x *indexing) run(ctx context.Context, r request) ([]indexedLayer, error) {

@@ -87,7 +87,7 @@ func (o *indexCreateOptions) run(ctx context.Context, arg string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, x.Close()) }()
+	defer func() { err = errors.Join(err, x.from.Close()) }()
 	made := newIndexes(x, layers)
 	if o.output != "" && len(made.indexes.Layers) > 0 {
 		if err := made.write(ctx, to); err != nil {

@@ -91,7 +91,7 @@ func (o *indexPushOptions) run(ctx context.Context, arg string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, x.Close()) }()
+	defer func() { err = errors.Join(err, x.from.Close()) }()
 	made := newIndexes(x, layers)
 	if len(made.indexes.Layers) > 0 {
 		if o.to == "" {
@@ -180,7 +180,7 @@ func (m *madeIndexes) write(ctx context.Context, to destination) error {
 	m.indexes.Subject = &ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
 	c := newConversion(m.from, convertJob{from: m.image.Reference, to: to}, m.log)
 	var err error
-	if c.sink, err = to.open(m.client, c.repo); err != nil {
+	if c.sink, err = to.open(m.from.Registries(), c.repo); err != nil {
 		return err
 	}
 	if err := m.putBlobs(ctx, c); err != nil {
@@ -196,7 +196,7 @@ func (m *madeIndexes) sink(ctx context.Context, repo reference.Named) (*conversi
 		return nil, errors.Join(manifest.ErrReference, err)
 	}
 	c := newConversion(m.from, convertJob{from: m.image.Reference, to: destination{ref: tagged}}, m.log)
-	if c.sink, err = c.job.to.open(m.client, c.repo); err != nil {
+	if c.sink, err = c.job.to.open(m.from.Registries(), c.repo); err != nil {
 		return nil, err
 	}
 	return c, m.putBlobs(ctx, c)

@@ -76,13 +76,8 @@ func (a *app) soci(ctx context.Context, j sociJob) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, from.Close()) }()
-	client, err := a.writer(from, log)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
 	s := &sociIndexing{conversion: newConversion(from, convertJob{from: j.from.ref, to: j.to}, log), job: j}
-	if s.sink, err = j.to.open(client, s.repo); err != nil {
+	if s.sink, err = j.to.open(from.Registries(), s.repo); err != nil {
 		return err
 	}
 	done := a.showConversion(ctx, s.progress)
