@@ -40,7 +40,7 @@ func TestScanRefuses(t *testing.T) {
 		{"no tar", bytes.Repeat([]byte("x"), 2048), "it is not a tar archive"},
 		{"short", []byte("x"), "it ends within entry 1"},
 		{"damaged header", append(bytes.Clone(good[:5*512]), bytes.Repeat([]byte("x"), 512)...), "the header is damaged"},
-		{"too many names", many(t, 5000, 4000), "the names of entries have more than"},
+		{"too many names", many(t, 5000, strings.Repeat("x", 4000)), "the names of entries have more than"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -62,24 +62,21 @@ func checksum(h []byte) {
 	copy(h[148:156], fmt.Sprintf("%06o\x00 ", sum))
 }
 
-// many is an archive of n empty members with names of size bytes.
-func many(t testing.TB, n, size int) []byte {
+// many is an archive of the same empty member n times.
+func many(t testing.TB, n int, name string) []byte {
 	t.Helper()
-	entries := make([]entry, n)
-	for i := range entries {
-		entries[i].name = fmt.Sprintf("%0*d", size, i)
-	}
-	return pack(t, entries...)
+	one := pack(t, entry{name: name})
+	return bytes.Repeat(one[:len(one)-1024], n)
 }
 
 func TestScanCounts(t *testing.T) {
 	t.Parallel()
-	p := many(t, maxEntries+1, 6)
-	if _, err := scan(t.Context(), bytes.NewReader(p), int64(len(p))); err == nil || !strings.Contains(err.Error(), `entry "100000": more than 100000 entries`) {
+	p := many(t, maxEntries+1, "name")
+	if _, err := scan(t.Context(), bytes.NewReader(p), int64(len(p))); err == nil || !strings.Contains(err.Error(), `entry "name": more than 100000 entries`) {
 		t.Errorf("got %v", err)
 	}
 	p = p[512:]
-	if found, err := scan(t.Context(), bytes.NewReader(p), int64(len(p))); err != nil || len(found) != maxEntries {
+	if found, err := scan(t.Context(), bytes.NewReader(p), int64(len(p))); err != nil || len(found) != 1 {
 		t.Errorf("got %d, %v", len(found), err)
 	}
 }
