@@ -123,37 +123,93 @@ func transportFault(host string, err error) *fault {
 		return insideFault(host, inside)
 	}
 	f := &fault{class: ErrUnreachable, text: host, cause: err, again: true}
+	if remedy := certificateRemedy(err); remedy != "" {
+		f.again, f.remedy = false, remedy
+		return f
+	}
+	var op *net.OpError
+	var dns *net.DNSError
+	var proxied *proxyError
+	switch {
+	case errors.As(err, &proxied):
+		f.again, f.remedy = proxied.again(), proxyRemedy
+	case errors.As(err, &op) && (op.Op == "proxyconnect" || op.Op == "socks connect"):
+		f.remedy = proxyRemedy
+	case errors.As(err, &op) && op.Op == "remote error": // a TLS alert
+		f.again = false
+		f.remedy = "the registry ended the TLS handshake; if it wants a certificate, give --client-cert and --client-key"
+	case errors.Is(err, http.ErrSchemeMismatch):
+		f.again = false
+		f.remedy = "if the registry speaks plain HTTP, use --plain-http"
+	case strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`): // net/http has no type for it; 15 03 begins a TLS alert
+		f.again, f.remedy = false, secureRemedy
+	case errors.As(err, &dns) && dns.IsNotFound:
+		f.remedy = "check how the registry's name is spelled, and this machine's DNS"
+	}
+	return f
+}
+
+const (
+	proxyRemedy  = `check the proxy: "proxy" in hosts.toml, else HTTPS_PROXY, HTTP_PROXY and NO_PROXY in the environment`
+	secureRemedy = `the registry speaks HTTPS: leave out --plain-http, and on this machine write server = "https://..." into its hosts.toml`
+)
+
+// certificateRemedy is for whoever cannot verify a certificate; "" for other
+// errors.
+func certificateRemedy(err error) string {
 	var verification *tls.CertificateVerificationError
 	var authority x509.UnknownAuthorityError
 	var name x509.HostnameError
 	var invalid x509.CertificateInvalidError
 	switch {
 	case errors.As(err, &name):
-		f.again = false
-		f.remedy = "use a name or address that the registry's certificate has"
+		return "use a name or address that the registry's certificate has"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		f.again = false
-		f.remedy = "check this machine's clock; if it is right, the registry needs a new certificate"
+		return "check this machine's clock; if it is right, the registry needs a new certificate"
 	case errors.As(err, &verification), errors.As(err, &authority):
-		f.again = false
-		f.remedy = `name its CA as "ca" in the hosts.toml of this registry (see --hosts-dir)`
-	case errors.Is(err, http.ErrSchemeMismatch):
-		f.again = false
-		f.remedy = "if the registry speaks plain HTTP, use --plain-http"
+		return `name its CA with --ca FILE, or as "ca" in the hosts.toml of this registry (see --hosts-dir)`
 	}
-	return f
+	return ""
+}
+
+// proxyError is the answer of a proxy that does not connect to a registry.
+type proxyError struct {
+	proxy  string // host
+	status int
+}
+
+func (p *proxyError) Error() string {
+	return fmt.Sprintf("proxy %s answers %d %s", p.proxy, p.status, http.StatusText(p.status))
+}
+
+// again: what a proxy refuses it refuses again.
+func (p *proxyError) again() bool { return p.status >= 500 }
+
+// connected is a transport's OnProxyConnectResponse.
+func connected(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	return &proxyError{proxy.Host, resp.StatusCode}
 }
 
 // advise adds a remedy to an error of a registry that could not be connected
 // to. The mere text of such errors tells few people what to look at.
 func advise(domain string, err error) error {
 	var f *fault
-	var network *net.OpError
-	if !errors.As(err, &f) || f.remedy != "" || !(errors.Is(f, errStalled) || errors.As(f, &network)) {
+	var network net.Error
+	if !errors.As(err, &f) {
 		return err
 	}
 	with := *f
-	with.remedy = "check the registry's name and port, and the network, with: peel doctor " + domain
+	switch {
+	case f.remedy == "" && (errors.Is(f, errStalled) || errors.As(f, &network) && network.Timeout()):
+		with.remedy = "check the network, with: peel doctor " + domain + "; or wait longer, with --timeout"
+	case f.remedy == "" && errors.As(f, &network):
+		with.remedy = "check the registry's name and port, and the network, with: peel doctor " + domain
+	default:
+		return err
+	}
 	return &with
 }
 
@@ -171,17 +227,35 @@ func statusFault(host, login string, resp *http.Response) *fault {
 	case code == http.StatusForbidden:
 		f.class = ErrDenied
 		f.text = host + " denies access"
-		f.remedy = "check the name, or log in with an account that may pull it"
+		f.remedy = "check the name, or log in with an account that may have it: peel login " + login
 	case code == http.StatusNotFound, code == http.StatusGone:
 		f.class, f.cause = ErrNotFound, nil
 		f.text = "not found on " + host
 		f.remedy = "check the name and the tag"
-	case code == http.StatusRequestTimeout, code == http.StatusTooManyRequests,
+	case code == http.StatusProxyAuthRequired:
+		f.class, f.cause = ErrUnreachable, nil
+		f.text, f.remedy = "the proxy before "+host+" wants a login", proxyRemedy
+	case code == http.StatusTooManyRequests:
+		f.class, f.again = ErrUnreachable, true
+		f.text = host + " limits how often it is asked (" + resp.Status + ")"
+		f.remedy = "try again later, or log in: many registries allow more to whom they know: peel login " + login
+		f.after = retryAfter(resp.Header.Get("Retry-After"), time.Now())
+	case code == http.StatusBadRequest && f.cause != nil && wantsTLS(f.cause.Error()):
+		f.class, f.remedy = ErrUnreachable, secureRemedy
+	case code == http.StatusRequestTimeout,
 		code >= 500 && code != http.StatusNotImplemented && code != http.StatusHTTPVersionNotSupported:
 		f.class, f.again = ErrUnreachable, true
 		f.after = retryAfter(resp.Header.Get("Retry-After"), time.Now())
 	}
 	return f
+}
+
+// wantsTLS reports whether the body of a 400 is what Go's servers, nginx or
+// Apache say to plain HTTP on a port for HTTPS.
+func wantsTLS(body string) bool {
+	return strings.Contains(body, "HTTP request to an HTTPS server") ||
+		strings.Contains(body, "plain HTTP request was sent to HTTPS port") ||
+		strings.Contains(body, "speaking plain HTTP to an SSL-enabled server port")
 }
 
 // loginRemedy is for whoever has no login, or a wrong one.

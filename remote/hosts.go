@@ -260,6 +260,7 @@ func (c *Client) tune(r *registry, hc *http.Client) error {
 	t.DisableCompression = true // ranges count the bytes on the wire
 	t.ForceAttemptHTTP2 = true
 	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingAfter}
+	t.OnProxyConnectResponse = connected
 	t.ResponseHeaderTimeout = 0 // the watchdog's affair
 	if !slices.Contains(r.transports, t) {
 		r.transports = append(r.transports, t)

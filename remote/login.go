@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -70,8 +71,8 @@ func (c *Client) loginAt(ctx context.Context, e *endpoint, cr Credentials, p *pa
 func (c *Client) present(ctx context.Context, e *endpoint, challenges []auth.Challenge, cr Credentials, p *pace) (string, error) {
 	creds := &authn.AuthConfig{Username: cr.Username, Password: cr.Password, RegistryToken: cr.Token}
 	value, _, err := c.answer(ctx, &authority{endpoint: e}, challenges, creds, p)
-	f, ok := err.(*fault) //nolint:errorlint // answer returns it bare
-	if ok && f.class == ErrLogin {
+	var f *fault
+	if errors.Is(err, ErrLogin) && errors.As(err, &f) {
 		return "", c.refused(e, f.cause)
 	}
 	return value, err

@@ -109,6 +109,14 @@ type document struct {
 	accept   string
 }
 
+// absent says of a document that is not there where to look for another.
+func (d document) absent(f *fault) error {
+	if f.class == ErrNotFound && d.want == "" { //nolint:errorlint // it is the field itself
+		f.remedy = "check the name and the tag; tags are listed by: peel tags " + d.endpoint.domain + "/" + d.grant.repo
+	}
+	return f
+}
+
 // fetched is a manifest as one host gave it.
 type fetched struct {
 	raw  []byte
@@ -129,7 +137,7 @@ func (c *Client) manifestFrom(ctx context.Context, d document, p *pace) (fetched
 	}
 	defer a.Body.Close()
 	if a.StatusCode != http.StatusOK {
-		return fetched{}, statusFault(host, d.endpoint.login(), a.Response)
+		return fetched{}, d.absent(statusFault(host, d.endpoint.login(), a.Response))
 	}
 	raw, err := readBounded(host, a)
 	if err != nil {

@@ -271,7 +271,7 @@ func TestAdvise(t *testing.T) {
 		want bool
 	}{
 		{"connection", transportFault("h", dial), true},
-		{"no such host", transportFault("h", &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", IsNotFound: true}}), true},
+		{"no such host", transportFault("h", &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", IsNotFound: true}}), false},
 		{"silence", transportFault("h", errStalled), true},
 		{"body ends early", transportFault("h", io.ErrUnexpectedEOF), false},
 		{"other remedy", &fault{class: ErrUnreachable, cause: dial, remedy: "do this"}, false},
