@@ -144,23 +144,21 @@ func (b *Blob) open(ctx context.Context, w window, p *pace) (*part, error) {
 	return got, err
 }
 
-// order puts hosts that ignored Range lately behind the others.
+// order puts hosts that ignored Range lately behind the others, and those that
+// failed lately last.
 func (w window) order(hosts []*endpoint) []*endpoint {
-	if w.header() == "" {
-		return hosts
-	}
 	now := time.Now().UnixNano()
-	slices.SortStableFunc(hosts, func(a, b *endpoint) int {
-		return rank(a.rangelessTil.Load() > now) - rank(b.rangelessTil.Load() > now)
-	})
-	return hosts
-}
-
-func rank(late bool) int {
-	if late {
-		return 1
+	rank := func(e *endpoint) int {
+		switch {
+		case e.downUntil.Load() > now:
+			return 2
+		case w.header() != "" && e.rangelessTil.Load() > now:
+			return 1
+		}
+		return 0
 	}
-	return 0
+	slices.SortStableFunc(hosts, func(a, b *endpoint) int { return rank(a) - rank(b) })
+	return hosts
 }
 
 func (b *Blob) openAt(ctx context.Context, e *endpoint, w window, p *pace) (*part, error) {

@@ -199,7 +199,7 @@ func (f *gateFile) enter(ctx context.Context) (slot int, err error) {
 	defer func() { err = errors.Join(err, f.wait(-1)) }()
 	start := time.Now()
 	for d := firstPoll; time.Since(start) < longestQueue; d = min(2*d, lastPoll) {
-		if err := sleep(ctx, d/2+rand.N(d/2)); err != nil {
+		if err := sleep(ctx, jitter(d)); err != nil {
 			return -1, err
 		}
 		if slot, err = f.try(); err != nil || slot >= 0 {
@@ -260,10 +260,10 @@ func (f *gateFile) wait(n int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.waiting += n
-	switch {
-	case f.waiting == 0:
+	switch f.waiting {
+	case 0:
 		return unlockByte(f.f, waitingByte)
-	case f.waiting == n:
+	case n:
 		_, err := lockByte(f.f, waitingByte, shared)
 		return err
 	}
@@ -273,7 +273,7 @@ func (f *gateFile) wait(n int) error {
 // until reads until when host wants to be left alone, zero if nothing is known.
 func (f *gateFile) until(host string) time.Time {
 	p := make([]byte, maxRecord)
-	n, _ := f.f.ReadAt(p, 0) //nolint:errcheck // an empty file, mostly
+	n, _ := f.f.ReadAt(p, 0) // an empty file, mostly
 	t, of := parseRecord(string(p[:n]))
 	if of != host || time.Until(t) > maxRest {
 		return time.Time{}
@@ -312,6 +312,11 @@ func parseRecord(s string) (until time.Time, host string) {
 		return time.Time{}, ""
 	}
 	return time.UnixMilli(ms), words[3]
+}
+
+// jitter is between half of d and d, so that who waits does not wake in step.
+func jitter(d time.Duration) time.Duration {
+	return d/2 + rand.N(d/2) //nolint:gosec // nobody gains by guessing it
 }
 
 // sleep waits for d.

@@ -73,7 +73,9 @@ func resolver(t *testing.T) *net.Resolver {
 		}
 	}()
 	t.Cleanup(func() {
-		pc.Close()
+		if err := pc.Close(); err != nil {
+			t.Error(err)
+		}
 		<-done
 	})
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {

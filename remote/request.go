@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -44,38 +45,35 @@ type answer struct {
 // do sends a request, follows redirects and renews a refused token. Answers
 // of any status are returned; errors are of the transport or of the login.
 func (c *Client) do(ctx context.Context, r request, p *pace) (*answer, error) {
-	at, fresh, renewals := r.url, "", 0
-	r.guarded = r.guarded || r.endpoint.public.Load() && !r.endpoint.owns(at)
-	for hops := 0; ; {
-		authorization, err := c.authorization(ctx, r, at, fresh, p)
+	r.guarded = r.guarded || r.endpoint.public.Load() && !r.endpoint.owns(r.url)
+	fresh, hops, renewals := "", 0, 0
+	for {
+		authorization, err := c.authorization(ctx, r, fresh, p)
 		if err != nil {
 			return nil, err
 		}
-		a, err := c.send(ctx, r.hop(at, authorization), p)
+		a, err := c.send(ctx, r.hop(r.url, authorization), p)
 		if err != nil {
 			return nil, err
 		}
 		a.hops, a.guarded = hops, r.guarded
-		open := public(at, a.peer)
-		if r.endpoint.owns(at) {
+		open := public(r.url, a.peer)
+		if r.endpoint.owns(r.url) {
 			r.endpoint.public.Store(open)
 		}
 		switch {
 		case isRedirect(a.StatusCode):
 			hops++
 			r.guarded = r.guarded || open
-			at, err = r.follow(at, a, hops)
-		case r.refused(at, a, authorization) && (renewals == 0 || renewals < maxRenewals && r.lapsed()):
+			r.url, err = r.follow(r.url, a, hops)
+		case r.refused(a, authorization) && (renewals == 0 || renewals < maxRenewals && r.lapsed()):
 			renewals++
 			fresh, err = c.another(ctx, r, a, authorization, p)
-			if err == nil && fresh == authorization || err != nil && a.StatusCode == http.StatusForbidden && !transient(err) {
+			if errors.Is(err, errNoOther) {
 				return a, nil
 			}
 		default:
-			if err := a.plain(); err != nil {
-				return nil, err
-			}
-			return a, nil
+			return a.plain()
 		}
 		a.Body.Close() //nolint:errcheck // nothing of it is used
 		if err != nil {
@@ -84,10 +82,10 @@ func (c *Client) do(ctx context.Context, r request, p *pace) (*answer, error) {
 	}
 }
 
-// authorization is the header to send to at: the fresh one if there is one.
-func (c *Client) authorization(ctx context.Context, r request, at *url.URL, fresh string, p *pace) (string, error) {
+// authorization is the header to send: the fresh one if there is one.
+func (c *Client) authorization(ctx context.Context, r request, fresh string, p *pace) (string, error) {
 	switch {
-	case r.grant.repo == "" || !r.endpoint.owns(at):
+	case r.grant.repo == "" || !r.endpoint.owns(r.url):
 		return "", nil
 	case fresh != "":
 		return fresh, nil
@@ -106,8 +104,8 @@ func (r request) forToken(ctx context.Context) context.Context {
 
 // refused reports whether another token may help. Some registries say 403 to
 // one that has expired.
-func (r request) refused(at *url.URL, a *answer, authorization string) bool {
-	if r.grant.repo == "" || !r.endpoint.owns(at) {
+func (r request) refused(a *answer, authorization string) bool {
+	if r.grant.repo == "" || !r.endpoint.owns(r.url) {
 		return false
 	}
 	reads := r.method == "" || r.method == http.MethodHead
@@ -122,34 +120,41 @@ func (r request) lapsed() bool {
 	return !good
 }
 
-// another returns another header than the refused one, which it is itself if
-// there is no other.
+// errNoOther: what was refused is all there is.
+var errNoOther = errors.New("no other token")
+
+// another returns another header than the refused one.
 func (c *Client) another(ctx context.Context, r request, a *answer, stale string, p *pace) (string, error) {
 	auths := r.endpoint.authority(r.grant)
 	want := refusal{stale: stale, challenge: auth.ParseAuthHeader(a.Header)}
-	if len(want.challenge) == 0 && a.StatusCode == http.StatusForbidden {
+	denied := a.StatusCode == http.StatusForbidden
+	if len(want.challenge) == 0 && denied {
 		_, _, want.challenge = auths.current()
 	}
 	if len(want.challenge) == 0 {
-		return stale, nil
+		return "", errNoOther
 	}
-	return c.renew(r.forToken(ctx), auths, want, p)
+	fresh, err := c.renew(r.forToken(ctx), auths, want, p)
+	if err == nil && fresh == stale || err != nil && denied && !transient(err) && ctx.Err() == nil {
+		return "", errNoOther
+	}
+	return fresh, err
 }
 
-// plain refuses content that is not as it is stored. Its digest would not be
-// right, and neither would the bytes of a range.
-func (a *answer) plain() error {
+// plain is a, unless its content is not as it is stored. The digest would not
+// be right, and neither would the bytes of a range.
+func (a *answer) plain() (*answer, error) {
 	encoding := a.Header.Get("Content-Encoding")
 	switch strings.ToLower(strings.TrimSpace(encoding)) {
 	case "", "identity", "aws-chunked": // the last is a mark that some tools leave in S3
-		return nil
+		return a, nil
 	}
 	if a.StatusCode/100 != 2 {
 		a.Body = withoutBody{a.Body} // words that cannot be read
-		return nil
+		return a, nil
 	}
 	a.Body.Close() //nolint:errcheck // nothing of it is used
-	return &fault{
+	return nil, &fault{
 		class:  ErrAnswer,
 		text:   fmt.Sprintf("%s sends the content with Content-Encoding %.40q, although it was asked for identity", a.url.Host, encoding),
 		remedy: "a proxy in between must not compress what a registry serves",

@@ -48,9 +48,9 @@ const wired = "r.example"
 // for a bubble of synctest.
 func wireClient(t *testing.T, h http.Handler) (c *Client, stop func()) {
 	t.Helper()
-	c, stop = plainWire(t, h)
+	c, end := plainWire(t, h)
 	return c, func() {
-		stop()
+		end()
 		synctest.Wait()
 	}
 }
