@@ -229,7 +229,7 @@ func statusFault(host, login string, resp *http.Response) *fault {
 		f.text = host + " denies access"
 		f.remedy = "check the name, or log in with an account that may have it: peel login " + login
 	case code == http.StatusNotFound, code == http.StatusGone:
-		f.class, f.cause = ErrNotFound, nil
+		f.class = ErrNotFound
 		f.text = "not found on " + host
 		f.remedy = "check the name and the tag"
 	case code == http.StatusProxyAuthRequired:

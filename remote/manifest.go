@@ -109,10 +109,23 @@ type document struct {
 	accept   string
 }
 
-// absent says of a document that is not there where to look for another.
+// absent says of a document that is not there what is missing of it, as far as
+// the registry tells.
 func (d document) absent(f *fault) error {
-	if f.class == ErrNotFound && d.want == "" { //nolint:errorlint // it is the field itself
+	if f.class != ErrNotFound { //nolint:errorlint // it is the field itself
+		return f
+	}
+	unknown := f.cause != nil && strings.Contains(f.cause.Error(), "NAME_UNKNOWN")
+	f.cause = nil
+	switch {
+	case unknown:
+		f.text = "no repository " + d.grant.repo + " on " + d.endpoint.base.Host
+		f.remedy = "check the name; some registries say so, too, of what they do not show without a login"
+	case d.want == "":
+		f.text = "tag " + d.target + " " + f.text
 		f.remedy = "check the name and the tag; tags are listed by: peel tags " + d.endpoint.domain + "/" + d.grant.repo
+	default:
+		f.remedy = "check the name and the digest"
 	}
 	return f
 }
