@@ -195,9 +195,7 @@ func (t table) add(h *tar.Header, off, size int64) error {
 			return bad("it is a link to " + quote(h.Linkname) + ": " + wrong)
 		}
 		m = member{kind: hardlink, target: target}
-	case tar.TypeDir:
-		return nil
-	default: // devices and the like, which images do not consist of
+	default: // folders, and devices and the like, which images do not consist of
 		return nil
 	}
 	// The last of several wins, as for tar. Of these there may be only one: two

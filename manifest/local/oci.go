@@ -9,12 +9,12 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/peelfs/peel/manifest"
 )
 
 // containerdName is where containerd's export keeps the whole name of an
@@ -106,12 +106,15 @@ func (o *oci) load(d ocispec.Descriptor) ([]byte, error) {
 	return raw, nil
 }
 
-// nameOf is the name of an entry; "" if it has none that could be written.
+// nameOf is the name of an entry; "" if it has none that could be written
+// behind the path in a reference.
 func nameOf(d ocispec.Descriptor) string {
 	for _, key := range []string{containerdName, ocispec.AnnotationRefName} {
 		s := d.Annotations[key]
-		if s != "" && len(s) <= maxReference && utf8.ValidString(s) &&
-			!strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }) {
+		if s == "" || len(s) > maxReference {
+			continue
+		}
+		if ref, err := manifest.ParseReference(manifest.TransportOCI + ":/:" + s); err == nil && ref.Within() == s {
 			return s
 		}
 	}
@@ -125,52 +128,92 @@ func isAttached(d ocispec.Descriptor) bool {
 		ok && algorithm == digest.SHA256.String() && digest.SHA256.Validate(hex) == nil
 }
 
-// images are the entries of index.json that are one image each: those of the
-// same name and different platforms belong together.
-func (o *oci) images() [][]ocispec.Descriptor {
+// ociImage are the entries of index.json that are one image: one, or several
+// of the same name and different platforms.
+type ociImage struct {
+	names   []string
+	entries []ocispec.Descriptor
+}
+
+// images are those of index.json, without what is attached to them unless
+// there is nothing else.
+func (o *oci) images() []ociImage {
 	tops := slices.DeleteFunc(slices.Clone(o.index), isAttached)
 	if len(tops) == 0 {
 		tops = o.index
 	}
-	var all [][]ocispec.Descriptor
+	var named []ociImage
 	for _, d := range tops {
 		name := nameOf(d)
-		i := slices.IndexFunc(all, func(im []ocispec.Descriptor) bool {
-			return im[0].Digest == d.Digest || nameOf(im[0]) == name && im[0].Platform != nil && d.Platform != nil
+		i := slices.IndexFunc(named, func(im ociImage) bool {
+			first := im.entries[0]
+			return im.names[0] == name && (first.Digest == d.Digest || first.Platform != nil && d.Platform != nil)
 		})
 		if i < 0 {
-			all = append(all, []ocispec.Descriptor{d})
+			named = append(named, ociImage{[]string{name}, []ocispec.Descriptor{d}})
 			continue
 		}
-		all[i] = append(all[i], d)
+		named[i].entries = append(named[i].entries, d)
+	}
+	return merge(named)
+}
+
+// merge makes one of what is there under several names, and takes names away
+// that are not an image's own.
+func merge(named []ociImage) []ociImage {
+	uses := map[string]int{"": 2}
+	for _, im := range named {
+		uses[im.names[0]]++
+	}
+	var all []ociImage
+	for _, im := range named {
+		if uses[im.names[0]] > 1 {
+			im.names = nil
+		}
+		i := slices.IndexFunc(all, func(other ociImage) bool {
+			return slices.EqualFunc(other.entries, im.entries, func(a, b ocispec.Descriptor) bool { return a.Digest == b.Digest })
+		})
+		if i < 0 {
+			all = append(all, im)
+			continue
+		}
+		all[i].names = append(all[i].names, im.names...)
 	}
 	return all
+}
+
+// called are the names of an image, or the digest of the document d that it
+// was joined to.
+func (im ociImage) called(d ocispec.Descriptor) []string {
+	if len(im.names) == 0 {
+		return []string{"@" + string(d.Digest)}
+	}
+	return im.names
 }
 
 func (o *oci) entries(context.Context) ([]Entry, error) {
 	var all []Entry
 	for _, im := range o.images() {
-		d, err := o.join(im)
+		d, err := o.join(im.entries)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, Entry{Names: called(im), Desc: d})
+		all = append(all, Entry{Names: im.called(d), Desc: d})
 	}
 	return all, nil
 }
 
-// called are the names of an image, or its digest if it has none.
-func called(im []ocispec.Descriptor) []string {
-	var names []string
-	for _, d := range im {
-		if s := nameOf(d); s != "" && !slices.Contains(names, s) {
-			names = append(names, s)
-		}
+// names are what can be written behind the path, for all images.
+func (o *oci) names(ctx context.Context) string {
+	entries, err := o.entries(ctx)
+	if err != nil {
+		return err.Error()
 	}
-	if len(names) == 0 {
-		names = []string{"@" + string(im[0].Digest)}
+	var all []string
+	for _, e := range entries {
+		all = append(all, e.Names...)
 	}
-	return names
+	return enumerate(all)
 }
 
 func (o *oci) pick(ctx context.Context, within string) (ocispec.Descriptor, []byte, error) {
@@ -188,7 +231,7 @@ func (o *oci) pick(ctx context.Context, within string) (ocispec.Descriptor, []by
 // choose finds the document that within names.
 func (o *oci) choose(ctx context.Context, within string) (ocispec.Descriptor, error) {
 	if pin, ok := strings.CutPrefix(within, "@"); ok {
-		return o.pinned(digest.Digest(pin))
+		return o.pinned(ctx, digest.Digest(pin))
 	}
 	if within != "" {
 		return o.named(ctx, within)
@@ -196,29 +239,31 @@ func (o *oci) choose(ctx context.Context, within string) (ocispec.Descriptor, er
 	images := o.images()
 	switch len(images) {
 	case 1:
-		return o.join(images[0])
+		return o.join(images[0].entries)
 	case 0:
 		return ocispec.Descriptor{}, fmt.Errorf("%w: there is no image in it", ErrNotFound)
 	}
-	return ocispec.Descriptor{}, fmt.Errorf("%w; name one of them behind the path and a colon: %s", ErrAmbiguous, enumerate(o.names()))
+	return ocispec.Descriptor{}, fmt.Errorf("%w; name one of them behind the path and a colon: %s", ErrAmbiguous, o.names(ctx))
 }
 
-func (o *oci) names() []string {
-	var all []string
-	for _, im := range o.images() {
-		all = append(all, called(im)...)
-	}
-	return all
-}
-
-// pinned is the entry of digest d, or else just what has that digest.
-func (o *oci) pinned(d digest.Digest) (ocispec.Descriptor, error) {
+// pinned is the entry of digest d, or an image of several entries that is
+// joined to it, or else just what has that digest.
+func (o *oci) pinned(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error) {
 	if err := d.Validate(); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("%w: digest %s: %w", ErrNotFound, quote(string(d)), err)
 	}
 	for _, e := range o.index {
 		if e.Digest == d {
 			return e, nil
+		}
+	}
+	images, err := o.entries(ctx)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	for _, im := range images {
+		if im.Desc.Digest == d {
+			return im.Desc, nil
 		}
 	}
 	f, err := o.find(d)
@@ -260,7 +305,7 @@ func (o *oci) named(ctx context.Context, name string) (ocispec.Descriptor, error
 		}
 		level = next
 	}
-	return ocispec.Descriptor{}, fmt.Errorf("%w: no image %s; there are: %s", ErrNotFound, quote(name), enumerate(o.names()))
+	return ocispec.Descriptor{}, fmt.Errorf("%w: no image %s; there are: %s", ErrNotFound, quote(name), o.names(ctx))
 }
 
 // isCalled compares names as they stand and, as containerd writes whole ones,

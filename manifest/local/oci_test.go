@@ -96,7 +96,7 @@ func TestLayoutNames(t *testing.T) {
 		add(l.list(annotated(on(deep, "amd64"), refName, "deep"), on(arm, "arm64")), refName, "nested").
 		add(on(two, "amd64"), refName, "platforms").add(on(arm, "arm64"), refName, "platforms").
 		add(one, refName, "same").add(two, refName, "same").
-		add(arm)
+		add(arm).add(arm, refName, "not a name\x1b[2J")
 	for _, at := range l.places() {
 		for _, tc := range []struct {
 			name, within string
@@ -134,7 +134,7 @@ func TestLayoutNames(t *testing.T) {
 		}
 	}
 	err := failure(t, l.places()[1])
-	if want := "behind the path and a colon: one, uno, same, docker.io/library/alpine:3.20, "; !strings.Contains(err.Error(), want) {
+	if want := "behind the path and a colon: one, uno, docker.io/library/alpine:3.20, ghcr.io/a/b:3.20, nested, platforms, @" + string(arm.Digest); !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
@@ -179,7 +179,10 @@ func TestLayoutWithoutName(t *testing.T) {
 				}
 				list, err := List(t.Context(), parse(t, at), Options{})
 				if err != nil || len(list) != 1 || len(list[0].Names) == 0 {
-					t.Errorf("listed are %v, %v", list, err)
+					t.Fatalf("listed are %v, %v", list, err)
+				}
+				if img, _ := image(t, at+":"+list[0].Names[0]); img.Top.Digest != list[0].Desc.Digest {
+					t.Errorf("%s is %s, want %s", list[0].Names[0], img.Top.Digest, list[0].Desc.Digest)
 				}
 			}
 		})
