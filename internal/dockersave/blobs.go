@@ -114,7 +114,7 @@ func (l *limited) Read(p []byte) (int, error) {
 // ending is how the name of a layer ends: as its first bytes say that it is
 // compressed, whatever its media type says.
 func ending(r *bufio.Reader) string {
-	head, _ := r.Peek(4) //nolint:errcheck // who reads it gets the error too
+	head, _ := r.Peek(4) // who reads it gets the error too
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
 		return ".tar.gz"
