@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/peelfs/peel/manifest"
 )
@@ -167,9 +167,8 @@ func TestSkopeo(t *testing.T) {
 		return
 	}
 	from := "oci:" + filepath.Join(root, "tricky")
-	plain, zipped := trickyDiffIDs(), []digest.Digest(nil)
 	img, _ := image(t, from+":gz")
-	zipped = blobsOf(img)
+	plain, zipped := trickyDiffIDs(), blobsOf(img)
 	for _, tc := range []struct {
 		name, tag, to, read string
 		layers              []digest.Digest
@@ -186,7 +185,7 @@ func TestSkopeo(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "image")
-			at := func(s string) string { return string(bytes.ReplaceAll([]byte(s), []byte("%"), []byte(path))) }
+			at := func(s string) string { return strings.Replace(s, "%", path, 1) }
 			args := []string{from + ":" + tc.tag, at(tc.to)}
 			if tc.tag == "soci-v2" {
 				args = append(args, "--all")
@@ -202,9 +201,6 @@ func TestSkopeo(t *testing.T) {
 			}
 			if d := cmp.Diff(trickyDiffIDs(), config.DiffIDs()); d != "" {
 				t.Error(d)
-			}
-			if want.Manifest.Config.Digest != got.Manifest.Config.Digest && want.Manifest.Config.MediaType == ocispec.MediaTypeImageConfig && tc.same {
-				t.Errorf("the configuration is %s", got.Manifest.Config.Digest)
 			}
 		})
 	}
