@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 )
@@ -17,6 +18,7 @@ import (
 type Client struct {
 	o       Options
 	tally   tally
+	gate    *gate
 	limiter *limiter
 
 	foreignHosts  foreignHosts
@@ -33,9 +35,11 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	g := newGate(o)
 	c := &Client{
 		o:          o,
-		limiter:    newLimiter(o.MaxPerHost, newGate(o)),
+		gate:       g,
+		limiter:    newLimiter(o.MaxPerHost, g),
 		registries: map[string]*registry{},
 		warned:     map[string]bool{},
 	}
@@ -60,7 +64,7 @@ func (c *Client) Close() {
 		}
 	}
 	c.foreignClient.CloseIdleConnections()
-	c.limiter.gate.close()
+	c.gate.close()
 }
 
 // Stats returns the totals so far.
@@ -220,6 +224,18 @@ func (c *Client) boundary(domain, object string, err error) error {
 // maxWarned bounds the registry warnings that are remembered as shown.
 const maxWarned = 100
 
+// printable is the beginning of what a registry says, without what a terminal
+// would obey.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+	return strings.ToValidUTF8(s[:min(len(s), maxErrorText)], "")
+}
+
 // warn logs a registry's warnings (OCI distribution specification, "Warnings";
 // RFC 9111 section 5.5), each once.
 func (c *Client) warn(host string, h http.Header) {
@@ -233,7 +249,7 @@ func (c *Client) warn(host string, h http.Header) {
 		c.mu.Unlock()
 		text, ok := strings.CutPrefix(w, "299 - ")
 		if ok && !known {
-			c.o.Log.WithField("registry", host).Warnf("registry warns: %.300s", text)
+			c.o.Log.WithField("registry", host).Warnf("registry warns: %s", printable(text))
 		}
 	}
 }

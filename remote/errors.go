@@ -119,6 +119,9 @@ func transportFault(host string, err error) *fault {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
+	if f := (*fault)(nil); errors.As(err, &f) {
+		return f
+	}
 	if inside := (insideError{}); errors.As(err, &inside) {
 		return insideFault(host, inside)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -62,6 +63,16 @@ func (g *gate) close() {
 	g.files = map[string]*gateFile{}
 }
 
+// heed notes what an answer of host asks for.
+func (g *gate) heed(host string, resp *http.Response) {
+	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
+		return
+	}
+	if wait := retryAfter(resp.Header.Get("Retry-After"), time.Now()); wait > 0 {
+		g.rest(host, wait)
+	}
+}
+
 // rest notes that host asked not to be asked for d.
 func (g *gate) rest(host string, d time.Duration) {
 	until := time.Now().Add(min(d, maxRest))
@@ -95,7 +106,10 @@ func (g *gate) rests(host string) error {
 	if left <= 0 {
 		return nil
 	}
-	return &fault{class: ErrUnreachable, text: host + " is limiting requests", again: true, after: min(left, maxRest)}
+	return &fault{
+		class: ErrUnreachable, text: host + " limits how often it is asked, and was not asked again", remedy: "try again later",
+		again: true, after: min(left, maxRest),
+	}
 }
 
 // enter waits for one of the slots of host that all processes share. The

@@ -153,7 +153,7 @@ func TestGuardedNames(t *testing.T) {
 
 func TestGuardedTransport(t *testing.T) {
 	t.Parallel()
-	m := &meter{next: &http.Transport{}, tally: &tally{}}
+	m := &meter{next: &http.Transport{}}
 	req := func(ctx context.Context) *http.Request {
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://h.example", http.NoBody)
 		if err != nil {

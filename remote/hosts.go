@@ -265,7 +265,7 @@ func (c *Client) tune(r *registry, hc *http.Client) error {
 	if !slices.Contains(r.transports, t) {
 		r.transports = append(r.transports, t)
 	}
-	hc.Transport = &meter{next: t, tally: &c.tally}
+	hc.Transport = &meter{next: t, tally: &c.tally, gate: c.gate}
 	r.tuned[hc] = t
 	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return nil

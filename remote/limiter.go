@@ -28,7 +28,7 @@ func newLimiter(perHost int, g *gate) *limiter {
 }
 
 // acquire waits for a slot of host; the caller calls the returned function
-// once, when its body is closed. It fails while host wants to be left alone.
+// once, when its body is closed.
 func (l *limiter) acquire(ctx context.Context, host string) (func(), error) {
 	l.mu.Lock()
 	w := l.hosts[host]
@@ -48,13 +48,7 @@ func (l *limiter) acquire(ctx context.Context, host string) (func(), error) {
 		l.leave(host, w)
 	}
 	leave, err := l.gate.enter(ctx, host)
-	if err == nil {
-		err = l.gate.rests(host)
-	}
 	if err != nil {
-		if leave != nil {
-			leave()
-		}
 		release()
 		return nil, err
 	}

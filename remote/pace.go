@@ -156,12 +156,12 @@ func (p *pace) over(d time.Duration) bool {
 		p.absent > 0 && p.missed >= p.absent
 }
 
-// nobody reports whether a request came to no connection: its address is
-// refused, or unknown.
+// nobody reports whether a request came to no connection, with the host or with
+// the proxy before it: the address is refused, or unknown.
 func nobody(f *fault) bool {
 	var op *net.OpError
 	var name *net.DNSError
-	return errors.As(f, &op) && op.Op == "dial" || errors.As(f, &name)
+	return errors.As(f, &op) && (op.Op == "dial" || op.Op == "proxyconnect" || op.Op == "socks connect") || errors.As(f, &name)
 }
 
 // rounded is d for people, who are not told less than they are to wait.

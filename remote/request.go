@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
 )
@@ -230,11 +229,6 @@ func (c *Client) send(ctx context.Context, h hop, p *pace) (*answer, error) {
 		return nil, err
 	}
 	c.warn(h.url.Host, resp.Header)
-	if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable {
-		if wait := retryAfter(resp.Header.Get("Retry-After"), time.Now()); wait > 0 {
-			c.limiter.gate.rest(h.url.Host, wait)
-		}
-	}
 	resp.Body = &body{
 		ctx:  func() error { return context.Cause(ctx) },
 		host: h.url.Host, rc: resp.Body, dog: dog, release: release,

@@ -57,20 +57,26 @@ func (t *tally) stats() Stats {
 	}
 }
 
-// meter counts what passes through a transport, and sees to it that guarded
-// requests leave for public addresses only.
+// meter counts what passes through a transport. It sees to it that hosts that
+// want to be left alone are, and that guarded requests leave for public
+// addresses only.
 type meter struct {
 	next    *http.Transport
 	tally   *tally
+	gate    *gate
 	outside outside
 }
 
 func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := m.gate.rests(req.URL.Host); err != nil {
+		return nil, err
+	}
 	m.tally.requests.Add(1)
 	resp, err := m.transport(req).RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}
+	m.gate.heed(req.URL.Host, resp)
 	resp.Body = &meteredBody{ReadCloser: resp.Body, tally: m.tally}
 	return resp, nil
 }
