@@ -4,9 +4,10 @@ package pull
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -119,9 +120,24 @@ func TestInterrupted(t *testing.T) {
 // stopAt pulls ref and sends sig when so many bytes are here.
 func stopAt(t *testing.T, p *testkit.Peel, ref string, done int64, sig unix.Signal) (code int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := p.Command(ctx, "pull", "--json", ref)
+	cmd := p.Command(t.Context(), "pull", "--json", ref)
+	follow(t, cmd, func(e event) bool {
+		if e.Done < done {
+			return false
+		}
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Error(err)
+		}
+		return true
+	})
+	return cmd.ProcessState.ExitCode()
+}
+
+// follow runs peel pull --json and has look see what it says of layers, until
+// that returns true.
+func follow(t *testing.T, cmd *exec.Cmd, look func(event) bool) {
+	t.Helper()
+	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -129,22 +145,98 @@ func stopAt(t *testing.T, p *testkit.Peel, ref string, done int64, sig unix.Sign
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	over := false
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		var e event
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 			t.Error(err)
 		}
-		if e.Layer != "" && e.Done >= done && sig != 0 {
-			if err := cmd.Process.Signal(sig); err != nil {
-				t.Error(err)
-			}
-			sig = 0
+		if !over && e.Layer != "" {
+			over = look(e)
 		}
 	}
-	if err := cmd.Wait(); err == nil {
-		t.Error("pulled before it could be stopped")
+	if !over {
+		t.Error("pulled before anything could happen")
 	}
-	return cmd.ProcessState.ExitCode()
+	var exit *exec.ExitError
+	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		t.Error(err)
+	}
+}
+
+// TestRegistryGone: a registry that is gone for longer than a request waits
+// only delays a pull, which goes on where it was.
+func TestRegistryGone(t *testing.T) {
+	t.Parallel()
+	for _, form := range []testkit.Form{testkit.Gzip, testkit.Stargz} {
+		t.Run(string(form), func(t *testing.T) {
+			t.Parallel()
+			m := newImage("registry/gone", newPart(t, "big", form, 40))
+			reg := testkit.NewRegistry(t)
+			reg.Publish(t, m.repo, "v1", m.layers...)
+			proxy := testkit.NewProxy(t, reg.Host())
+			proxy.SetLink(testkit.Link{BytesPerSecond: 8_000_000})
+			p := testkit.NewPeel(t)
+			back := make(chan struct{})
+			cmd := p.Command(t.Context(), "pull", "--json", "--timeout", "1s", proxy.Ref(m.repo, "v1"))
+			follow(t, cmd, func(e event) bool {
+				if e.Done < m.size()/2 {
+					return false
+				}
+				proxy.Stop()
+				time.AfterFunc(4*time.Second, func() { proxy.Start(); close(back) })
+				return true
+			})
+			<-back
+			if code := cmd.ProcessState.ExitCode(); code != testkit.OK {
+				t.Errorf("exit code %d", code)
+			}
+			if n := testkit.Bytes(proxy.Log()); n > m.size()*12/10+100_000 {
+				t.Errorf("%d bytes of %d", n, m.size())
+			}
+			proxy.Stop()
+			m.same(t, p.Mount(proxy.Ref(m.repo, "v1")))
+		})
+	}
+}
+
+// TestOneGivesUp: of two processes that want the same image, the one that
+// transfers it is killed.
+func TestOneGivesUp(t *testing.T) {
+	t.Parallel()
+	m := newImage("one/gives-up", newPart(t, "big", testkit.Gzip, 60))
+	reg := testkit.NewRegistry(t)
+	reg.Publish(t, m.repo, "v1", m.layers...)
+	proxy := testkit.NewProxy(t, reg.Host())
+	proxy.SetLink(testkit.Link{BytesPerSecond: 8_000_000})
+	p := testkit.NewPeel(t)
+	ref := proxy.Ref(m.repo, "v1")
+	var other sync.WaitGroup
+	cmd := p.Command(t.Context(), "pull", "--json", ref)
+	started := false
+	follow(t, cmd, func(e event) bool {
+		if !started && e.Done > 0 {
+			started = true
+			other.Go(func() {
+				if r := p.Run("pull", ref); r.Code != testkit.OK {
+					t.Errorf("exit code %d\n%s", r.Code, r.Stderr)
+				}
+			})
+		}
+		if e.Done < m.size()/2 {
+			return false
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		return true
+	})
+	other.Wait()
+	n := testkit.Bytes(proxy.Log())
+	t.Logf("%d bytes of %d", n, m.size())
+	if n > m.size()*115/100+50_000 {
+		t.Errorf("%d bytes of %d", n, m.size())
+	}
 }
 
 // TestUpToDate: the second pull asks for the manifest alone, and says so; a
