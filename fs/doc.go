@@ -14,6 +14,28 @@
 // reason is kept in the index and logged. Such an index is preferred from then
 // on to whatever anybody claims.
 //
+// A reference is whatever manifest.ParseReference reads. Options.Registry is
+// asked for it: for an image in a registry, an adapter of remote.Client; for one
+// on this machine, as of oci: or docker-archive:, an adapter of local.Source
+// (package manifest/local) that was opened for that very reference and is closed
+// after the Image:
+//
+//	type here struct{ *local.Source }
+//
+//	func (h here) Layer(ref reference.Named, d ocispec.Descriptor) layer.Source { return h.Open(ref, d) }
+//
+//	src, err := local.Open(ctx, ref, local.Options{})
+//	img, err := fs.Open(ctx, ref.String(), fs.Options{Registry: here{src}, Cache: c})
+//
+// Such an image is looked at each time. Its layers have an [io.ReaderAt]: they
+// are read once for their indexes, and then where they lie, so that nothing of
+// them is copied but what has to be decompressed and was read.
+//
+// Manifests of Docker schema 1 and artifacts do not tell the digests of their
+// tars: all layers are read whole, and the configuration is made of what they
+// are. An artifact is shown as its files. What is fetched once, documents and
+// indexes, is fetched by one of the processes that share a cache.
+//
 // [Mount] shows an image through FUSE. The file system is go-fuse's raw
 // interface on the table: node id = row number + 1, no inode objects, no file
 // handles, nothing to forget. Content never changes, so opens are answered

@@ -152,8 +152,10 @@ func (op *opening) index(ctx context.Context, m *Image, i int, diffID diffIDFunc
 	switch {
 	case p.file != "":
 		p.reason = "it is a file, not a tar"
-	case m.Manifest.DiffIDsUnknown():
-		p.reason = "nobody says the digest of its tar"
+	case m.Manifest.Artifact:
+		p.reason = "layers of artifacts are read whole"
+	case m.Manifest.Schema1:
+		p.reason = "manifests of Docker schema 1 know no tables of contents"
 	default:
 		if x, p.reason, err = op.lazily(ctx, m, i, p); x != nil || err != nil {
 			return x, err

@@ -74,7 +74,7 @@ func (op *opening) lookUp(ctx context.Context, r, ask manifest.Reference) (*Imag
 		err = op.keepSchema1(m.Manifest)
 		op.Log.WithField("image", r).Warn("its manifest is of Docker schema 1, which is obsolete; signatures in it prove nothing about who made it")
 	}
-	if op.docs.asked.Load() {
+	if op.docs.asked.Load() && ask.String() == r.String() {
 		err = errors.Join(err, op.Cache.SetRef(op.refName(r), m.Manifest.Top.Digest))
 	}
 	return m, err
