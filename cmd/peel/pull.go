@@ -22,9 +22,10 @@ const pullsAtOnce = 3
 type pullOptions struct {
 	*app
 	imageFlags
-	allTags bool
-	quiet   bool
-	json    bool
+	allTags     bool
+	quiet       bool
+	json        bool
+	destination string // of an OCI layout; "" for none
 }
 
 const pullHelp = `Pull images whole into the cache, so that mounting them needs no network.
@@ -58,6 +59,7 @@ func (a *app) pullCommand() *cobra.Command {
 	f.BoolVarP(&o.allTags, "all-tags", "a", false, "all tags of each repository")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "say nothing but the names of the images")
 	f.BoolVar(&o.json, "json", false, "an object per line for programs")
+	f.StringVar(&o.destination, "destination", "", "`folder` to save the images to as well, as an OCI layout with their own bytes")
 	return cmd
 }
 
@@ -71,11 +73,13 @@ type wanted struct {
 // pulling is a place that images are pulled from. Close it.
 type pulling struct {
 	source
-	puller *fs.Puller
+	puller *fs.Puller // nil until something is pulled
 }
 
 func (p *pulling) Close() error {
-	p.puller.Close()
+	if p.puller != nil {
+		p.puller.Close()
+	}
 	return p.source.Close()
 }
 
@@ -88,6 +92,11 @@ func (o *pullOptions) run(ctx context.Context, args []string) (err error) {
 	defer func() { err = errors.Join(err, b.close()) }()
 	for _, arg := range args {
 		if err := b.want(ctx, arg); err != nil {
+			return err
+		}
+	}
+	if b.destination != "" {
+		if err := b.save(ctx); err != nil {
 			return err
 		}
 	}
@@ -134,19 +143,29 @@ func (b *pullBatch) want(ctx context.Context, arg string) error {
 
 // open opens the place that r names, be it all registries.
 func (b *pullBatch) open(ctx context.Context, r request) (*pulling, error) {
-	c, err := b.openCache()
-	if err != nil {
-		return nil, err
-	}
 	from, err := b.source(ctx, r.ref, b.log)
 	if err != nil {
 		return nil, err
 	}
-	p := &pulling{source: from, puller: fs.NewPuller(fs.Options{
-		Registry: from, Cache: kept{c}, Platform: r.platform, IndexRepo: r.index, Schema: int(b.schema), Log: b.log,
-	})}
+	p := &pulling{source: from}
 	b.places = append(b.places, p)
 	return p, nil
+}
+
+// begin makes the pullers of all places.
+func (b *pullBatch) begin() error {
+	c, err := b.openCache()
+	if err != nil {
+		return err
+	}
+	for _, w := range b.images {
+		if w.from.puller == nil {
+			w.from.puller = fs.NewPuller(fs.Options{
+				Registry: w.from, Cache: kept{c}, Platform: w.platform, IndexRepo: w.index, Schema: int(b.schema), Log: b.log,
+			})
+		}
+	}
+	return nil
 }
 
 // wantTags adds all tags of a repository.
@@ -174,6 +193,9 @@ func (b *pullBatch) wantTags(ctx context.Context, arg string, r request) error {
 
 // pull pulls all images. One that fails keeps no other from being pulled.
 func (b *pullBatch) pull(ctx context.Context) error {
+	if err := b.begin(); err != nil {
+		return err
+	}
 	show := b.show(ctx)
 	errs := make([]error, len(b.images))
 	var g errgroup.Group

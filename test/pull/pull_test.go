@@ -4,6 +4,7 @@ package pull
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"os"
@@ -431,4 +432,43 @@ func TestLocal(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.same(t, p.Mount("example.com/lo/cal:v1", "--pull", "never"))
+}
+
+// TestDestination: the images are saved as they are, and each byte is
+// transferred once.
+func TestDestination(t *testing.T) {
+	t.Parallel()
+	base := newPart(t, "base", testkit.Gzip, 6)
+	a, b := newImage("desti/a", base, newPart(t, "a", testkit.Stargz, 4)), newImage("desti/b", base)
+	reg := testkit.NewRegistry(t)
+	da := reg.Publish(t, a.repo, "v1", a.layers...)
+	reg.Publish(t, b.repo, "v1", b.layers...)
+	proxy := testkit.NewProxy(t, reg.Host())
+	refs := []string{proxy.Ref(a.repo, "v1"), proxy.Ref(b.repo, "v1")}
+	p := testkit.NewPeel(t)
+	dir := filepath.Join(t.TempDir(), "layout")
+	for _, isNew := range []bool{true, false} {
+		last, _ := pulled(t, p, "--destination", dir, refs[0], refs[1])
+		if last[refs[0]].New != isNew || last[refs[0]].Digest != da.Digest {
+			t.Errorf("%+v", last[refs[0]])
+		}
+		got := served(proxy.Log())
+		for _, l := range a.layers {
+			if n := got[l.Desc.Digest]; n > l.Desc.Size || isNew && n < l.Desc.Size || !isNew && n > 0 {
+				t.Errorf("%d bytes of a layer of %d", n, l.Desc.Size)
+			}
+		}
+	}
+	reg.Stop()
+	a.same(t, p.Mount(refs[0], "--pull", "never"))
+	for _, l := range a.layers {
+		raw, err := os.ReadFile(filepath.Join(dir, "blobs", "sha256", l.Desc.Digest.Encoded()))
+		if err != nil || !bytes.Equal(raw, l.Blob) {
+			t.Errorf("%d bytes of %s, %v", len(raw), l.Desc.Digest, err)
+		}
+	}
+	r := p.Must("images", "--json", "oci:"+dir)
+	if !strings.Contains(r.Stdout, da.Digest.String()) {
+		t.Error(r.Stdout)
+	}
 }
