@@ -45,6 +45,9 @@ func (c *Client) loginAt(ctx context.Context, e *endpoint, cr Credentials, p *pa
 	switch {
 	case first.StatusCode == http.StatusOK:
 		return nil
+	case first.StatusCode == http.StatusNotFound:
+		status.text, status.remedy = e.base.Host+" does not answer as a registry", "check the name and the port"
+		return status
 	case first.StatusCode != http.StatusUnauthorized || len(challenges) == 0:
 		return status
 	}
