@@ -31,6 +31,17 @@ func Debs(t testing.TB, names ...string) []string {
 	return files
 }
 
+// Packages are the files of Debian packages as the members of one layer. Those
+// that this machine does not have yet are downloaded.
+func Packages(t testing.TB, names ...string) []Entry {
+	t.Helper()
+	entries, err := unpackDebs(t.Context(), Debs(t, names...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return entries
+}
+
 // debs downloads packages with apt-get into dir and returns their files in the
 // order of names. What lies there already is not fetched again.
 func debs(ctx context.Context, dir string, names []string) ([]string, error) {
