@@ -182,6 +182,9 @@ func (c *Client) sizeFrom(ctx context.Context, r request, p *pace) (int64, error
 		if a.StatusCode == http.StatusOK && a.ContentLength >= 0 {
 			return a.ContentLength, nil
 		}
+		if a.StatusCode == http.StatusNotFound {
+			return 0, statusFault(a.url.Host, r.endpoint.login(), a.Response)
+		}
 	}
 	// Addresses signed for GET take no HEAD.
 	r.method, r.header = http.MethodGet, http.Header{"Range": {"bytes=0-0"}}
