@@ -157,9 +157,15 @@ func (r *saveRun) one(ctx context.Context, ref manifest.Reference) (d ocispec.De
 		return d, err
 	}
 	defer func() { err = errors.Join(err, from.Close()) }()
+	var known []string
+	if place, ok := from.(here); ok {
+		if known, err = place.Names(ctx); err != nil {
+			return d, err
+		}
+	}
 	s := &saving{
 		conversion: newConversion(from, convertJob{from: ref}, r.log),
-		to:         r.place, names: r.names(ref), abroad: len(r.foreign) > 0,
+		to:         r.place, names: r.names(ref, known), abroad: len(r.foreign) > 0,
 	}
 	s.progress = r.progress
 	if r.saveJob.all {

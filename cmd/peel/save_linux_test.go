@@ -229,6 +229,14 @@ func TestSaveSeveral(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 	skopeoFinds(t, "oci:"+layout+":"+reg.Ref("shelf", "two"), s.two)
+	// What is saved again keeps its names, whichever way it was named.
+	again := filepath.Join(t.TempDir(), "again.tar")
+	if got := peel(t, "save", "docker-archive:"+file+":@0", "docker-archive:"+file+":@1", "-o", again); got.code != 0 {
+		t.Fatalf("%+v", got)
+	}
+	if copied, err := os.ReadFile(again); err != nil || !bytes.Equal(copied, raw) {
+		t.Errorf("saved again: %d bytes, were %d (%v)", len(copied), len(raw), err)
+	}
 }
 
 // What cannot be saved whole leaves nothing behind, and what was there stays.
@@ -410,6 +418,12 @@ func TestSaveForeign(t *testing.T) {
 					}
 				default:
 					there = blobsOf(t, path)
+				}
+				if to == "oci:" {
+					again := peel(t, append(tc.args, "save", to+path, "-o", "dir:"+path+"-again")...)
+					if again.code != 0 || !strings.Contains(again.err, tc.says) || len(leftIn(t, path+"-again")) != 3+tc.n {
+						t.Errorf("from there: %+v", again)
+					}
 				}
 				if n := len(slices.DeleteFunc(there, func(s string) bool { return s != l.Desc.Digest.Encoded() })); n != tc.n {
 					t.Errorf("%d layers are there", n)

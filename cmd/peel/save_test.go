@@ -2,6 +2,7 @@ package main
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/distribution/reference"
@@ -54,6 +55,7 @@ func TestParseSaveDestination(t *testing.T) {
 func TestSaveNames(t *testing.T) {
 	t.Parallel()
 	sum := digest.FromString("").String()
+	known := []string{"b:1", "@7", "c:2"}
 	for _, tc := range []struct{ name, ref, to, layout, docker, several string }{
 		{"registry", "ghcr.io/a/b:c", "oci:x", "c", "ghcr.io/a/b:c", "ghcr.io/a/b:c"},
 		{"familiar", "alpine", "oci:x", "latest", "alpine:latest", "alpine:latest"},
@@ -61,13 +63,13 @@ func TestSaveNames(t *testing.T) {
 		{"digest alone", "alpine@" + sum, "oci:x", "", "", ""},
 		{"destination's tag", "alpine:3", "oci:x:t", "t", "t:latest", "t"},
 		{"destination's name", "alpine:3", "docker-archive:x:a/b:c", "a/b:c", "a/b:c", "a/b:c"},
-		{"layout without tag", "oci:y", "oci:x", "", "", ""},
+		{"layout without tag", "oci:y", "oci:x", "b:1 c:2", "b:1 c:2", "b:1 c:2"},
 		{"tag of a layout", "oci:y:3", "oci:x", "3", "", "3"},
 		{"name in a layout", "oci:y:a/b:3", "oci:x", "a/b:3", "a/b:3", "a/b:3"},
-		{"digest in a layout", "oci:y@" + sum, "oci:x", "", "", ""},
+		{"digest in a layout", "oci:y@" + sum, "oci:x", "b:1 c:2", "b:1 c:2", "b:1 c:2"},
 		{"archive", "docker-archive:y:alpine", "oci:x", "latest", "alpine:latest", "alpine:latest"},
-		{"image of an archive by number", "docker-archive:y:@1", "oci:x", "", "", ""},
-		{"folder", "dir:y", "oci:x", "", "", ""},
+		{"image of an archive by number", "docker-archive:y:@1", "oci:x", "1 2", "b:1 c:2", "b:1 c:2"},
+		{"archive of one image", "docker-archive:y", "oci:x", "1 2", "b:1 c:2", "b:1 c:2"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -80,17 +82,26 @@ func TestSaveNames(t *testing.T) {
 				t.Fatal(err)
 			}
 			j := saveJob{refs: []manifest.Reference{ref}, to: to}
-			n, docker := j.names(ref), ""
-			if n.tag != nil {
-				docker = reference.FamiliarString(n.tag)
-			}
-			if n.ref != tc.layout || docker != tc.docker {
-				t.Errorf("alone: %q and %q", n.ref, docker)
+			layout, docker := joined(j.names(ref, known))
+			if layout != tc.layout || docker != tc.docker {
+				t.Errorf("alone: %q and %q", layout, docker)
 			}
 			j.refs = append(j.refs, ref)
-			if n := j.names(ref); n.ref != tc.several {
-				t.Errorf("one of several: %q", n.ref)
+			if layout, _ := joined(j.names(ref, known)); layout != tc.several {
+				t.Errorf("one of several: %q", layout)
 			}
 		})
 	}
+}
+
+// joined are the names in layouts and those in archives of docker save.
+func joined(names []savedName) (layout, docker string) {
+	var refs, tags []string
+	for _, n := range names {
+		refs = append(refs, n.ref)
+		if n.tag != nil {
+			tags = append(tags, reference.FamiliarString(n.tag))
+		}
+	}
+	return strings.Join(refs, " "), strings.Join(tags, " ")
 }

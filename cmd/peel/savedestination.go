@@ -69,36 +69,51 @@ func isSaved(transport string) bool {
 	return false
 }
 
-// savedNames are those that an image has where it is saved to.
-type savedNames struct {
+// savedName is what an image is called where it is saved to.
+type savedName struct {
 	ref string                // in a layout; "" for none
 	tag reference.NamedTagged // in an archive of docker save; nil for none
 }
 
-// names are that of the destination, or else those of the reference: in a
-// layout its tag, or the whole name if there are several images.
-func (j saveJob) names(ref manifest.Reference) savedNames {
-	var n savedNames
-	switch within := ref.Within(); {
+// names are that of the destination, or else that of the reference, or else
+// known, what the image is called in its place on this machine.
+func (j saveJob) names(ref manifest.Reference, known []string) []savedName {
+	within := ref.Within()
+	switch {
 	case j.to.name != "":
-		return savedNames{j.to.name, tagged(j.to.name)}
-	case strings.HasPrefix(within, "@"):
+		return []savedName{{j.to.name, tagged(j.to.name)}}
 	case ref.Transport() == "":
-		if t, ok := ref.Named().(reference.NamedTagged); ok {
-			n = savedNames{t.Tag(), untilTag(t)}
+		t, ok := ref.Named().(reference.NamedTagged)
+		if !ok {
+			return nil
 		}
-	case !isLayout(ref.Transport()) && within != "":
-		if n.tag = tagged(within); n.tag != nil {
-			n.ref = n.tag.Tag()
-		}
-	case within != "":
-		n.ref = within
+		return []savedName{j.called(t)}
+	case within != "" && !strings.HasPrefix(within, "@"):
+		known = []string{within}
+	}
+	var names []savedName
+	for _, name := range known {
+		switch {
+		case strings.HasPrefix(name, "@"): // a number or digest
 		// A tag alone would be the name of an image of the hub.
-		if strings.ContainsAny(within, "/:") {
-			n.tag = tagged(within)
+		case isLayout(ref.Transport()) && !strings.ContainsAny(name, "/:"):
+			names = append(names, savedName{ref: name})
+		case isLayout(ref.Transport()):
+			names = append(names, savedName{name, tagged(name)})
+		default:
+			if t := tagged(name); t != nil {
+				names = append(names, j.called(t))
+			}
 		}
 	}
-	if len(j.refs) > 1 && n.tag != nil {
+	return names
+}
+
+// called is an image's name: in a layout its tag, or all of it if there are
+// several images.
+func (j saveJob) called(t reference.NamedTagged) savedName {
+	n := savedName{t.Tag(), untilTag(t)}
+	if len(j.refs) > 1 {
 		n.ref = reference.FamiliarString(n.tag)
 	}
 	return n

@@ -28,7 +28,7 @@ const maxSavedDocuments = 8192 // that one index leads to
 type saving struct {
 	*conversion // where it comes from
 	to          *savePlace
-	names       savedNames
+	names       []savedName
 	abroad      bool // foreign layers may be read
 	left        atomic.Int64
 
@@ -253,7 +253,7 @@ func (s *saving) copy(ctx context.Context, d ocispec.Descriptor) error {
 		}
 	}
 	in, err := s.open(ctx, d)
-	if elsewhere && here && errdefs.IsNotFound(err) {
+	if elsewhere && here && !s.abroad && errdefs.IsNotFound(err) {
 		s.left.Add(1)
 		return nil
 	}

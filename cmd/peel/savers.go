@@ -29,7 +29,7 @@ type saver interface {
 type savedImage struct {
 	desc    ocispec.Descriptor
 	raw     []byte
-	names   savedNames
+	names   []savedName
 	config  []byte               // not of an index
 	layers  []ocispec.Descriptor // not of an index
 	diffIDs []digest.Digest      // parallel to layers
@@ -54,8 +54,16 @@ func (l layoutSaver) Blob(ctx context.Context, d ocispec.Descriptor, r io.Reader
 }
 
 func (l layoutSaver) Image(ctx context.Context, i savedImage) error {
-	d, err := l.PutManifest(ctx, i.raw, i.desc.MediaType, i.names.ref)
-	if err != nil || i.names.ref != "" {
+	for _, name := range i.names {
+		if _, err := l.PutManifest(ctx, i.raw, i.desc.MediaType, name.ref); err != nil {
+			return err
+		}
+	}
+	if len(i.names) > 0 {
+		return nil
+	}
+	d, err := l.PutManifest(ctx, i.raw, i.desc.MediaType, "")
+	if err != nil {
 		return err
 	}
 	return l.List(d)
@@ -71,7 +79,15 @@ func (a ociArchiveSaver) Has(_ context.Context, d ocispec.Descriptor) (bool, err
 }
 
 func (a ociArchiveSaver) Image(ctx context.Context, i savedImage) error {
-	return a.Manifest(ctx, i.desc, i.raw, i.names.ref)
+	for _, name := range i.names {
+		if err := a.Manifest(ctx, i.desc, i.raw, name.ref); err != nil {
+			return err
+		}
+	}
+	if len(i.names) > 0 {
+		return nil
+	}
+	return a.Manifest(ctx, i.desc, i.raw, "")
 }
 
 // archiveSaver writes the archive of docker save.
@@ -87,8 +103,10 @@ func (a archiveSaver) Blob(ctx context.Context, d ocispec.Descriptor, r io.Reade
 
 func (a archiveSaver) Image(_ context.Context, i savedImage) error {
 	var names []reference.NamedTagged
-	if i.names.tag != nil {
-		names = append(names, i.names.tag)
+	for _, name := range i.names {
+		if name.tag != nil {
+			names = append(names, name.tag)
+		}
 	}
 	return a.Archive.Image(dockersave.Image{Config: i.config, Layers: i.layers, DiffIDs: i.diffIDs, Names: names})
 }
