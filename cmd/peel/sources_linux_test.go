@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -171,5 +172,39 @@ func TestMountHere(t *testing.T) {
 	}
 	if r := p.Run("mount", "--platform=linux/s390x", "oci:"+dir+"/layout:v1", p.Dir()); r.Code != testkit.NotFound {
 		t.Errorf("another platform: %+v", r)
+	}
+}
+
+// A registry without byte ranges gives away every layer once, and it is told
+// why.
+func TestNoRanges(t *testing.T) {
+	t.Parallel()
+	reg := testkit.NewRegistry(t)
+	content := testkit.Noise(3, 16<<20)
+	l := testkit.Encode(t, testkit.Stargz, testkit.File("a", content[:8<<20]), testkit.File("b", content[8<<20:]))
+	reg.Publish(t, "big", "v1", l)
+	proxy := testkit.NewProxy(t, reg.Host())
+	proxy.Inject(testkit.Fault{Path: "/blobs/", Do: testkit.IgnoreRange})
+	p := testkit.NewPeel(t)
+	for round := range 2 {
+		root := p.Mount(proxy.Ref("big", "v1"))
+		for name, want := range map[string][]byte{"a": content[:8<<20], "b": content[8<<20:]} {
+			if got, err := os.ReadFile(filepath.Join(root, name)); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s: %d bytes that are not the file's, %v", name, len(got), err)
+			}
+		}
+		p.Umount(root)
+		var in inspection
+		if err := json.Unmarshal([]byte(p.Must("inspect", "--json", proxy.Ref("big", "v1")).Stdout), &in); err != nil {
+			t.Fatal(err)
+		}
+		if got := in.Layers[0]; got.Access != "streamed" || !strings.Contains(got.Reason, "byte range") {
+			t.Errorf("%+v", got)
+		}
+		n := testkit.Bytes(proxy.Log())
+		// What was on its way when the first answer was given up counts too.
+		if round == 1 && n > 0 || n > l.Desc.Size+8<<20 {
+			t.Errorf("round %d: %d bytes for a layer of %d", round, n, l.Desc.Size)
+		}
 	}
 }
