@@ -15,21 +15,48 @@
 //
 // Client, Repository and Blob may be used by any number of goroutines; a reader
 // returned by ReadRange, or an Upload, by one. The package starts no goroutine
-// of its own. At most Options.MaxPerHost bodies are open per host; who comes
-// later waits, and that wait is not counted against the retry budget. A caller
-// that opens several readers must drain or close them without waiting for
-// another one to open.
+// of its own. At most Options.MaxPerHost bodies are open per host, counted over
+// all clients that share Options.StateDir; who comes later waits, and that wait
+// is not counted against the retry budget. A caller that opens several readers
+// must drain or close them without waiting for another one to open. Other
+// processes are waited for 3 s at most, since they may have been stopped.
 //
 // # Retries
 //
 // A request, or the rest of a body that died, is asked for again when the
 // connection failed, when no bytes came for Retry.Progress, or when the host
 // answered 408, 429 or 5xx. Mirrors are tried in their order first, those that
-// failed lately last. After Retry.Attempts tries, or Retry.Budget of waiting,
-// without 16 KiB (or the rest, if less) arriving, the error is final. A Read
-// therefore never waits much longer than the budget. 401 renews the token
-// once; 403 and 404 are final, except from a remembered redirect, which is
-// forgotten and the registry asked again.
+// failed lately last. Back-off doubles up to Retry.Max, with jitter. An error is
+// final after Retry.Budget of waiting, or Retry.Attempts tries, without 16 KiB
+// (or the rest, if less) arriving. Byte ranges of blobs have twice the budget of
+// documents and pushes, as a mount has no use for errors. Documents and pushes
+// are tried five times where nobody is at the address, or DNS knows none; and
+// four times more if they come with another digest than they should.
+//
+// A host that answers 429 or 503 with Retry-After is asked by no client of the
+// machine until then; its mirrors are. If that is beyond the budget, the
+// operation fails at once and tells how long to wait.
+//
+// 401 renews the token once, or again if it ended before it could be used; 403
+// to a token does so once for reading. What a registry redirects to is
+// remembered per blob until three quarters of its life have passed, or 10 s
+// before its end, and asked for anew by one reader for all. If it answers 401,
+// 403, 404 or 410, the registry is asked again, once.
+//
+// # Forms of answers
+//
+// A whole blob in place of a range is taken from its start if the range begins
+// within 1 MiB, otherwise the host is passed over for a minute, and ErrRange is
+// the error if there is no other. 200 with a Content-Range, and multipart
+// answers of one part, are taken for 206. 206 without or with a wrong
+// Content-Range is ErrRange. Any Content-Encoding is refused.
+//
+// # Foreign layers
+//
+// A descriptor's urls are asked before the registry, in their order, at hosts
+// that Options.ForeignHosts name, without credentials or headers of the
+// registry. If none is allowed and the registry has not got the blob, the error
+// is ErrDenied and names the hosts.
 //
 // # Pushes
 //
@@ -49,8 +76,13 @@
 // configured for, never to a redirect's target or to another host that uploads
 // go to. Credentials are looked up under the name of the host that asks, so
 // that a mirror never sees those of the origin. Query strings never show in
-// errors or logs. A public registry may not redirect to loopback, private or
-// link-local addresses.
+// errors or logs. The files of Options.StateDir hold names of hosts and times.
+//
+// A host that is public, by its name and by the address it answers from, may not
+// lead to loopback, private, link-local, carrier's or metadata addresses: not by
+// redirect, for tokens, pages or uploads, and neither by a name that resolves to
+// one. A proxy looks names up by itself; then only the name is looked at. The
+// same holds for foreign layers of hosts that are allowed by a pattern.
 //
 // # Trust
 //
@@ -68,6 +100,7 @@
 //
 // Manifests and whole blobs 8 MiB, token answers 1 MiB, error texts 4 KiB of
 // which 200 bytes are shown, 10 redirects, 32 pages or 10000 entries of
-// referrers, 20 changes of a referrers tag. An Upload keeps 16 MiB in memory,
+// referrers, 20 changes of a referrers tag, 16 urls of a descriptor, an hour
+// that a host may ask to wait. An Upload keeps 16 MiB in memory,
 // or the chunk that the registry demands, of 128 MiB at most.
 package remote

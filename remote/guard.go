@@ -18,9 +18,16 @@ import (
 // else than what was checked.
 type guardKey struct{}
 
-func guarded(ctx context.Context) context.Context { return context.WithValue(ctx, guardKey{}, true) }
+// guarded marks ctx. The own host of a registry, which the user named, may be
+// anywhere; that of a foreign layer may not.
+func guarded(ctx context.Context, own *endpoint) context.Context {
+	return context.WithValue(ctx, guardKey{}, own)
+}
 
-func isGuarded(ctx context.Context) bool { return ctx.Value(guardKey{}) != nil }
+func isGuarded(req *http.Request) bool {
+	own, marked := req.Context().Value(guardKey{}).(*endpoint)
+	return marked && (own.foreign() || !own.owns(req.URL))
+}
 
 // insideError is the reason why a guarded connection was not made.
 type insideError struct{ addr netip.Addr }

@@ -164,12 +164,17 @@ func TestGuardedTransport(t *testing.T) {
 	if m.transport(req(t.Context())) != m.next {
 		t.Error("a request that may go anywhere is guarded")
 	}
-	own := m.transport(req(guarded(t.Context())))
-	if own == m.next || own != m.transport(req(guarded(t.Context()))) {
+	named := &endpoint{base: mustURL(t, "http://h.example/v2"), authorities: map[grant]*authority{}}
+	if m.transport(req(guarded(t.Context(), named))) != m.next {
+		t.Error("the registry's own host is guarded")
+	}
+	ctx := guarded(t.Context(), &endpoint{base: mustURL(t, "http://r.example/v2")})
+	own := m.transport(req(ctx))
+	if own == m.next || own != m.transport(req(ctx)) {
 		t.Error("guarded requests use the others' connections, or none twice")
 	}
 	m.next.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy.example"})
-	if m.transport(req(guarded(t.Context()))) != m.next {
+	if m.transport(req(ctx)) != m.next {
 		t.Error("a guarded request goes past the proxy")
 	}
 }

@@ -96,7 +96,7 @@ func (c *Client) authorization(ctx context.Context, r request, fresh string, p *
 // send the client into a private network for it.
 func (r request) forToken(ctx context.Context) context.Context {
 	if r.endpoint.public.Load() {
-		return guarded(ctx)
+		return guarded(ctx, r.endpoint)
 	}
 	return ctx
 }
@@ -181,22 +181,25 @@ func (r request) follow(at *url.URL, a *answer, hops int) (*url.URL, error) {
 
 // hop is one HTTP request of a do.
 type hop struct {
-	client  *http.Client
-	method  string
-	url     *url.URL
-	guarded bool
-	header  http.Header
-	body    *payload
+	client   *http.Client
+	method   string
+	url      *url.URL
+	endpoint *endpoint
+	guarded  bool
+	header   http.Header
+	body     *payload
 }
 
 func (r request) hop(at *url.URL, authorization string) hop {
+	own := r.endpoint.owns(at)
 	h := hop{
-		client: r.endpoint.client, method: cmp.Or(r.method, http.MethodGet), url: at, guarded: r.guarded,
+		client: r.endpoint.client, method: cmp.Or(r.method, http.MethodGet), url: at,
+		endpoint: r.endpoint, guarded: r.guarded,
 		// Else net/http, and proxies, take it that anything is welcome.
 		header: http.Header{"Accept-Encoding": {"identity"}},
 		body:   r.body,
 	}
-	if r.endpoint.owns(at) {
+	if own {
 		maps.Copy(h.header, r.endpoint.header)
 		if authorization != "" {
 			h.header.Set("Authorization", authorization)
@@ -216,7 +219,7 @@ func (c *Client) send(ctx context.Context, h hop, p *pace) (*answer, error) {
 	}
 	ctx, dog := watch(ctx, p)
 	if h.guarded {
-		ctx = guarded(ctx)
+		ctx = guarded(ctx, h.endpoint)
 	}
 	a := &answer{url: h.url}
 	trace := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{

@@ -84,7 +84,7 @@ func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 // transport is that for a request. A proxy has a name of its own to connect to,
 // and looks up the host's by itself.
 func (m *meter) transport(req *http.Request) *http.Transport {
-	if !isGuarded(req.Context()) || proxied(m.next, req) {
+	if !isGuarded(req) || proxied(m.next, req) {
 		return m.next
 	}
 	return m.outside.of(m.next)
