@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"mime"
 
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -135,9 +134,7 @@ func decode(raw []byte) (shape, error) {
 
 // settle returns the media type of a document that somebody calls said.
 func settle(said string, s shape) (string, error) {
-	if plain, _, err := mime.ParseMediaType(said); err == nil {
-		said = plain
-	}
+	said = plainType(said)
 	if s.SchemaVersion == 1 || present(s.FSLayers) {
 		return settleSchema1(said, s)
 	}

@@ -61,6 +61,8 @@ func explain(s string, err error) string {
 		}
 	}
 	switch {
+	case strings.HasPrefix(s, "/") || strings.HasPrefix(s, "./") || strings.HasPrefix(s, "../"):
+		return "it looks like a path; write oci:DIR, oci-archive:FILE, docker-archive:FILE, docker-dir:DIR or dir:DIR"
 	case tag == ":":
 		return fmt.Sprintf("nothing follows the colon; write %s, or %s for its root directory", quote(name), quote(name+":/"))
 	case errors.Is(err, reference.ErrNameTooLong):

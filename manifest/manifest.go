@@ -17,6 +17,8 @@ type Fetcher interface {
 	// Manifest returns the document that ref names by its digest, or by its
 	// tag if it has no digest. The descriptor has the digest and size of the
 	// bytes, and the media type as the server states it, which may be empty.
+	// The digest of a signed manifest of Docker schema 1 may be that of its
+	// payload.
 	Manifest(ctx context.Context, ref reference.Named) (ocispec.Descriptor, []byte, error)
 	// Blob returns the blob that d describes from the repository of ref.
 	Blob(ctx context.Context, ref reference.Named, d ocispec.Descriptor) ([]byte, error)

@@ -81,8 +81,9 @@ func TestParseReferenceErrors(t *testing.T) {
 		{"image ID", strings.TrimPrefix(someDigest, "sha256:"), "it is an image's ID"},
 		{"long name", "ghcr.io/" + strings.Repeat("a/", 140) + "a", "longer than 255"},
 		{"trailing slash", "ghcr.io/a/", "write [registry/]name"},
-		{"leading slash", "/etc/passwd", "write [registry/]name"},
-		{"dot", "./image", "write [registry/]name"},
+		{"path", "/tmp/image.tar", "it looks like a path; write oci:DIR"},
+		{"path from here", "./image", "docker-archive:FILE"},
+		{"dot", ".image", "write [registry/]name"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

@@ -120,7 +120,7 @@ func TestSchema1(t *testing.T) {
 		{"one blob twice", oldManifest(old{id: "b", parent: "a", blob: a}, old{id: "a"}), []digest.Digest{a, a}, []bool{false, false}},
 		{"Windows on a base that is elsewhere", oldManifest(old{id: "a", parent: "d", os: "windows"}), []digest.Digest{a}, []bool{false}},
 	} {
-		for _, mediaType := range []string{schema1.MediaType, schema1.MediaTypeSigned + "; charset=utf-8", "application/json", ""} {
+		for _, mediaType := range []string{schema1.MediaType, schema1.MediaTypeSigned + "; charset=utf-8", "application/json; charset=utf-8", ""} {
 			for kind, raw := range map[string][]byte{schema1.MediaType: tc.raw, schema1.MediaTypeSigned: sign(tc.raw)} {
 				t.Run(tc.name+"/"+mediaType+"/"+kind, func(t *testing.T) {
 					t.Parallel()

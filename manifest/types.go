@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"mime"
 	"slices"
 	"strings"
 
@@ -39,6 +40,14 @@ func kindOf(mediaType string) kind {
 		return kindManifest
 	}
 	return kindUnknown
+}
+
+// plainType is a media type without its parameters.
+func plainType(s string) string {
+	if plain, _, err := mime.ParseMediaType(s); err == nil {
+		return plain
+	}
+	return s
 }
 
 // isGeneric: types that plain web servers and old registries give any

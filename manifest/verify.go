@@ -34,7 +34,7 @@ func Verify(data []byte, d ocispec.Descriptor) error {
 // then not compared.
 func VerifyManifest(raw []byte, d ocispec.Descriptor) error {
 	err := Verify(raw, d)
-	if !errors.Is(err, ErrVerify) || !isGeneric(d.MediaType) && !schema1.IsMediaType(d.MediaType) {
+	if !errors.Is(err, ErrVerify) || !isGeneric(plainType(d.MediaType)) && !schema1.IsMediaType(d.MediaType) {
 		return err
 	}
 	payload, bad := schema1.Payload(raw)
