@@ -52,7 +52,7 @@ func splice(a, b net.Conn) {
 	for _, pair := range [][2]net.Conn{{a, b}, {b, a}} {
 		wg.Go(func() {
 			io.Copy(pair[0], pair[1]) //nolint:errcheck // the client tells
-			pair[0].Close()
+			pair[0].Close() //nolint:errcheck // of no more use
 		})
 	}
 	wg.Wait()
@@ -92,7 +92,7 @@ func socks(t *testing.T, backend func() string) (string, func() []string) {
 			})
 		}
 	})
-	t.Cleanup(func() { l.Close(); wg.Wait() })
+	t.Cleanup(func() { l.Close(); wg.Wait() }) //nolint:errcheck // it listens no more
 	return l.Addr().String(), func() []string {
 		mu.Lock()
 		defer mu.Unlock()

@@ -68,7 +68,7 @@ func TestFetch(t *testing.T) {
 			var got []byte
 			if err == nil {
 				got, err = io.ReadAll(rc)
-				rc.Close()
+				rc.Close() //nolint:errcheck // read to the end
 			}
 			if tt.err == nil && (err != nil || string(got) != tt.want) {
 				t.Errorf("%d bytes, %v", len(got), err)
