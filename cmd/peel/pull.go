@@ -229,16 +229,18 @@ func (b *pullBatch) one(ctx context.Context, w wanted, show pullShow) error {
 	show.image(name, pullOutcome{})
 	stop := poll(progress.Layers, func(l []fs.LayerProgress) { show.layers(name, l) })
 	p, err := w.from.puller.Pull(ctx, name, progress)
-	if err == nil && len(w.local) > 0 {
-		err = b.put(ownNames(w.ref, w.local, p.Digest), p)
+	var known []string
+	if err == nil && w.ref.Transport() != "" {
+		known = ownNames(w.ref, w.local, p.Digest)
+		err = b.put(known, p)
 	}
 	stop()
 	show.layers(name, progress.Layers())
 	if err != nil {
-		show.image(name, pullOutcome{failure: explain(ctx, err)})
+		show.image(name, pullOutcome{ended: true, failure: explain(ctx, err)})
 		return err
 	}
-	show.image(name, pullOutcome{pulled: p})
+	show.image(name, pullOutcome{ended: true, pulled: p, names: known})
 	return nil
 }
 

@@ -24,8 +24,18 @@ type pullShow interface {
 
 // pullOutcome is how a pull has ended; its zero value is that of one that begins.
 type pullOutcome struct {
+	ended   bool
 	pulled  *fs.Pulled
+	names   []string // by which the cache knows it, if it lies on this machine
 	failure *failure
+}
+
+// known are the names by which the image can be mounted now.
+func (o pullOutcome) known() []string {
+	if len(o.names) > 0 {
+		return o.names
+	}
+	return []string{o.pulled.Reference}
 }
 
 // show returns what the user wants to see of pulls.
@@ -59,6 +69,11 @@ func (p *pullEnds) end(o pullOutcome) {
 		what = "Downloaded newer image"
 	}
 	fmt.Fprintf(p.w, "Digest: %s\nStatus: %s for %s\n", o.pulled.Digest, what, o.pulled.Reference)
+	for _, name := range o.names {
+		if name != o.pulled.Reference {
+			fmt.Fprintf(p.w, "Known as %s\n", name)
+		}
+	}
 }
 
 // pullNames tells the names of the images that were pulled.
@@ -74,7 +89,9 @@ func (p *pullNames) image(_ string, o pullOutcome) {
 	if o.pulled != nil {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		fmt.Fprintln(p.w, o.pulled.Reference)
+		for _, name := range o.known() {
+			fmt.Fprintln(p.w, name)
+		}
 	}
 }
 
@@ -115,7 +132,7 @@ func (p *pullLines) layers(image string, layers []fs.LayerProgress) {
 }
 
 func (p *pullLines) image(image string, o pullOutcome) {
-	if o == (pullOutcome{}) {
+	if !o.ended {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		fmt.Fprintf(p.w, "Pulling %s\n", image)
@@ -136,6 +153,7 @@ type pullEvent struct {
 	Digest digest.Digest `json:"digest,omitempty"`
 	New    *bool         `json:"new,omitempty"`
 	Bytes  *int64        `json:"fetched,omitempty"` // compressed bytes of layers
+	Names  []string      `json:"names,omitempty"`   // by which the cache knows an image of this machine
 	Error  *failure      `json:"error,omitempty"`
 }
 
@@ -170,7 +188,7 @@ func (p *pullEvents) image(image string, o pullOutcome) {
 	case o.failure != nil:
 		e.State, e.Error = "failed", o.failure
 	case o.pulled != nil:
-		e.State, e.Digest, e.New, e.Bytes = "pulled", o.pulled.Digest, &o.pulled.New, &o.pulled.Bytes
+		e.State, e.Digest, e.New, e.Bytes, e.Names = "pulled", o.pulled.Digest, &o.pulled.New, &o.pulled.Bytes, o.names
 	}
 	p.writeLocked(e)
 }
