@@ -206,3 +206,36 @@ func TestSaveSchema1(t *testing.T) {
 		}
 	}
 }
+
+// TestSchema1Registry: a registry that stores schema 1 signs it, and names it
+// by the digest of what it signed.
+func TestSchema1Registry(t *testing.T) {
+	t.Parallel()
+	old, layers := oldImage(t)
+	reg := testkit.NewOldRegistry(t)
+	reg.PushSchema1(t, old, "old", "1")
+	dir := filepath.Join(t.TempDir(), "dir")
+	got := peel(t, "save", reg.Ref("old", "1"), "-o", "dir:"+dir)
+	_, at, ok := strings.Cut(strings.TrimSpace(got.out), "@")
+	if got.code != 0 || !ok {
+		t.Fatalf("%+v", got)
+	}
+	if is := strings.TrimSpace(testkit.RunSkopeo(t, "manifest-digest", filepath.Join(dir, "manifest.json"))); is != at {
+		t.Errorf("skopeo says %s, peel %s", is, at)
+	}
+	testkit.RunSkopeo(t, "copy", "--quiet", "dir:"+dir, "dir:"+dir+"-copy") // all blobs are there
+	pinned := reg.Host() + "/old@" + at
+	got = peel(t, "layers", "--json", pinned)
+	var l layerList
+	if err := json.Unmarshal([]byte(got.out), &l); err != nil || l.Digest.String() != at || len(l.Layers) != 2 ||
+		l.Layers[0].Digest != layers[0].Desc.Digest || l.Layers[1].Size != layers[1].Desc.Size {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got := peel(t, "cat", pinned+":/a", pinned+":/b"); got.out != "ab" {
+		t.Errorf("%+v", got)
+	}
+	other := digest.FromString("").String()
+	if got := peel(t, "layers", reg.Host()+"/old@"+other); got.code != exitNotFound {
+		t.Errorf("another digest: %+v", got)
+	}
+}
