@@ -152,17 +152,23 @@ func (g *Guarded) token(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write([]byte(`{"details":"incorrect username or password"}`))
 		return
 	}
-	tok := "tok-" + rand.Text()
-	g.mu.Lock()
-	g.given++
-	g.issued[tok] = token{strings.Join(r.Form["scope"], " "), time.Now().Add(g.guard.TokenLife)}
-	g.mu.Unlock()
+	tok := g.Issue(strings.Join(r.Form["scope"], " "))
 	answer := map[string]any{"access_token": tok, "expires_in": int(g.guard.TokenLife.Seconds()), "issued_at": time.Now().UTC().Format(time.RFC3339)}
 	if r.Method == http.MethodGet {
 		answer["token"] = tok
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(answer)
+}
+
+// Issue makes a token for a scope.
+func (g *Guarded) Issue(scope string) string {
+	tok := "tok-" + rand.Text()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.given++
+	g.issued[tok] = token{scope, time.Now().Add(g.guard.TokenLife)}
+	return tok
 }
 
 // knows reports whether the token server gives this client tokens.
