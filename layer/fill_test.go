@@ -127,7 +127,7 @@ func (c *counter) Put(span int, addr int64, data []byte) error {
 
 func TestFillTakesBoundedMemory(t *testing.T) {
 	t.Parallel()
-	b := zeroes(5*fillRun, 1<<20)
+	b := zeroes(3*fillRun, 1<<20)
 	synctest.Test(t, func(t *testing.T) {
 		w := &wire{}
 		s := &jam{newShelf(b.x), make(chan struct{})}

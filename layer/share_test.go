@@ -104,7 +104,7 @@ func TestProcessesShareTheWork(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				b := bottle(t, form, append(slices.Clone(mixed), 4<<20, 2<<20)...)
+				b := bottle(t, form, append(slices.Clone(mixed), 2<<20)...)
 				synctest.Test(t, func(t *testing.T) { shareWork(t, b, whole) })
 			})
 		}

@@ -137,7 +137,7 @@ func TestStreamGetsOverWrongBytes(t *testing.T) {
 		} {
 			t.Run(form+"/"+tc.name, func(t *testing.T) {
 				t.Parallel()
-				b := bottle(t, form, 3<<20)
+				b := bottle(t, form, 3<<19)
 				w := &wire{blob: b.blob, flip: func(request int64) bool { return request <= tc.wrong }}
 				x, err := Stream(t.Context(), w, descriptor(b.blob, mediaTar, nil), b.x.DiffID(), StreamOptions{Stage: tc.stage()})
 				if !errors.Is(err, tc.want) || w.requests.Load() != tc.requests || w.open.Load() != 0 {
