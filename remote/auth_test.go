@@ -107,6 +107,7 @@ func TestTokenOfLogin(t *testing.T) {
 	}{
 		{name: "password", login: authn.AuthConfig{Username: "u", Password: "p"}, method: "GET", basic: "u:p", tokens: 1},
 		{name: "identity token", login: authn.AuthConfig{IdentityToken: "id"}, method: "POST", form: "refresh_token id", tokens: 1},
+		{name: "identity token, answered as a password is", login: authn.AuthConfig{IdentityToken: "id2"}, method: "POST", form: "refresh_token id2", tokens: 1},
 		{name: "registry token", login: authn.AuthConfig{RegistryToken: "reg"}, tokens: 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -118,7 +119,11 @@ func TestTokenOfLogin(t *testing.T) {
 					form = req.PostFormValue("grant_type") + " " + req.PostFormValue("refresh_token")
 					value := "Bearer posted"
 					r.accepted.Store(&value)
-					w.Write([]byte(`{"access_token":"posted"}`)) //nolint:errcheck // the client tells
+					name := "access_token"
+					if tt.login.IdentityToken == "id2" {
+						name = "token"
+					}
+					fmt.Fprintf(w, `{%q:"posted"}`, name)
 					return
 				}
 				r.issue(w)

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,6 +35,8 @@ const (
 	// if no answer comes in as long again. Else a request that the watchdog
 	// gave up would be retried on the same dead connection.
 	pingAfter = 10 * time.Second
+	// How often it is looked whether a registry's configuration has changed.
+	configAge = 10 * time.Second
 	// A mount is read now and then; a new connection costs two round trips.
 	idleAfter = 90 * time.Second
 )
@@ -44,6 +48,9 @@ type registry struct {
 	endpoints  []*endpoint
 	transports []*http.Transport
 	tuned      map[*http.Client]*http.Transport
+
+	stamp   string    // of the configuration that was read
+	checked time.Time // when stamp was compared last; guarded by Client.mu
 }
 
 func (r *registry) closeIdle() {
@@ -134,19 +141,51 @@ func hostPort(u *url.URL) string {
 }
 
 // registry returns the hosts of domain, read from its configuration at first
-// use.
+// use and again when that has changed.
 func (c *Client) registry(ctx context.Context, domain string) (*registry, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r := c.registries[domain]; r != nil {
-		return r, nil
+	old := c.registries[domain]
+	if old != nil && c.current(old) {
+		return old, nil
 	}
 	r, err := c.load(ctx, domain)
-	if err != nil {
+	switch {
+	case err != nil && old != nil:
+		c.o.Log.WithError(err).Warn("the changed configuration is not used")
+		return old, nil
+	case err != nil:
 		return nil, err
+	case old != nil:
+		old.closeIdle()
 	}
 	c.registries[domain] = r
 	return r, nil
+}
+
+// current reports whether the configuration of r is still that on disk, as far
+// as was looked lately. The caller holds c.mu.
+func (c *Client) current(r *registry) bool {
+	if time.Since(r.checked) < configAge {
+		return true
+	}
+	r.checked = time.Now()
+	dir, err := c.hostDir(r.domain)
+	return err != nil && !errdefs.IsNotFound(err) || stamp(dir) == r.stamp
+}
+
+// stamp tells one state of a registry's folder from others.
+func stamp(dir string) string {
+	if dir == "" {
+		return ""
+	}
+	s := dir
+	for _, name := range []string{dir, filepath.Join(dir, hostsFileName)} {
+		if fi, err := os.Stat(name); err == nil {
+			s += fmt.Sprintf(" %d %d", fi.ModTime().UnixNano(), fi.Size())
+		}
+	}
+	return s
 }
 
 // forget makes the next use of a registry read its configuration again.
@@ -193,6 +232,7 @@ func (c *Client) configured(ctx context.Context, r *registry) ([]docker.Registry
 	if err != nil && !errdefs.IsNotFound(err) {
 		return nil, nil, err
 	}
+	r.stamp, r.checked = stamp(dir), time.Now()
 	file, err := readHostsFile(dir)
 	if err != nil {
 		return nil, nil, err

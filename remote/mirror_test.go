@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -136,6 +137,39 @@ func TestHostsReadAgainAfterFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantRange(t, b, content, 1, 5)
+}
+
+// A running client follows its configuration, unless that became unreadable.
+func TestHostsReadAgainAfterChange(t *testing.T) {
+	t.Parallel()
+	first, second := newHost(t, saying(200, nil, imageManifest)), newHost(t, saying(200, nil, imageManifest))
+	root := hostsDir(t, "r.example", `server = "`+first.URL+`"`)
+	file := filepath.Join(root, "r.example", "hosts.toml")
+	c := newClient(t, Options{HostsDir: root})
+	for i, tt := range []struct {
+		content string
+		want    [2]int
+	}{
+		{`server = "` + first.URL + `"`, [2]int{1, 0}},
+		{`server = "` + second.URL + `" # now`, [2]int{1, 1}},
+		{`server = `, [2]int{1, 2}},
+		{`server = "` + first.URL + `" # again`, [2]int{2, 2}},
+	} {
+		if err := os.WriteFile(file, []byte(tt.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c.mu.Lock()
+		if r := c.registries["r.example"]; r != nil {
+			r.checked = time.Time{}
+		}
+		c.mu.Unlock()
+		if _, _, err := c.Manifest(t.Context(), named(t, "r.example/a/b:v1")); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tt.want, [2]int{len(first.requests()), len(second.requests())}); diff != "" {
+			t.Errorf("%d: %s", i, diff)
+		}
+	}
 }
 
 func TestTLSWithOwnCA(t *testing.T) {

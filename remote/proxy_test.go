@@ -52,7 +52,7 @@ func splice(a, b net.Conn) {
 	for _, pair := range [][2]net.Conn{{a, b}, {b, a}} {
 		wg.Go(func() {
 			io.Copy(pair[0], pair[1]) //nolint:errcheck // the client tells
-			pair[0].Close() //nolint:errcheck // of no more use
+			pair[0].Close()           //nolint:errcheck // of no more use
 		})
 	}
 	wg.Wait()

@@ -148,10 +148,10 @@ func (t target) refusal(a *answer) *fault {
 	switch a.StatusCode {
 	case http.StatusUnauthorized:
 		f.text = fmt.Sprintf("%s wants a login for pushes to %s", host, t.grant.repo)
-		f.remedy = "log in with an account that may push there: docker login " + login
+		f.remedy = "log in with an account that may push there: peel login " + login
 	case http.StatusForbidden:
 		f.text = fmt.Sprintf("%s denies pushes to %s", host, t.grant.repo)
-		f.remedy = "log in with an account that may push there: docker login " + login
+		f.remedy = "log in with an account that may push there: peel login " + login
 	case http.StatusNotFound:
 		f.text = fmt.Sprintf("%s has no repository %s to push to", host, t.grant.repo)
 		f.remedy = "check the name; some registries want a repository to be made before"
