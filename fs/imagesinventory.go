@@ -118,7 +118,27 @@ func (in *inventory) image(ctx context.Context, d ocispec.Descriptor, above []di
 	if err != nil {
 		return nil
 	}
+	if img.Schema1 {
+		in.name(img)
+	}
 	return []known{{Image: img, documents: above, platform: in.platform(ctx, d, img)}}
+}
+
+// name finds out which configuration is that of an image of Docker schema 1, if
+// its layers were read: no manifest tells.
+func (in *inventory) name(img *manifest.Image) {
+	diffIDs := make([]digest.Digest, len(img.Layers))
+	for i := range img.Layers {
+		x, mapped, err := open(in.c, "index", slotOf(img, i).key, layer.Decode)
+		if err != nil {
+			return
+		}
+		diffIDs[i] = digest.Digest(strings.Clone(x.DiffID().String()))
+		if mapped.Close() != nil {
+			return
+		}
+	}
+	_, _ = manifest.CompleteConfig(img, diffIDs) // if it fails, there is no configuration
 }
 
 // platform is that of an image; nil if nothing here tells.

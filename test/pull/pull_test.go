@@ -434,6 +434,40 @@ func TestLocal(t *testing.T) {
 	m.same(t, p.Mount("example.com/lo/cal:v1", "--pull", "never"))
 }
 
+// TestSchema1: an image of Docker schema 1 is as local as any other afterwards,
+// and leaves nothing when it is removed.
+func TestSchema1(t *testing.T) {
+	t.Parallel()
+	vectors, want, ok := testkit.Vectors(t)
+	if !ok {
+		return
+	}
+	reg := testkit.NewOldRegistry(t)
+	reg.PushSchema1(t, filepath.Join(vectors, "tricky-schema1"), "old/er", "v1")
+	ref := reg.Ref("old/er", "v1")
+	p := testkit.NewPeel(t)
+	if last, _ := pulled(t, p, ref); !last[ref].New || last[ref].Fetched == 0 {
+		t.Errorf("%+v", last[ref])
+	}
+	if last, _ := pulled(t, p, ref); last[ref].New {
+		t.Errorf("again: %+v", last[ref])
+	}
+	reg.Stop()
+	root := p.Mount(ref, "--pull", "never")
+	rows, err := testkit.List(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, diff := range testkit.Differences(want, rows, testkit.Exact) {
+		t.Error(diff)
+	}
+	p.Umount(root)
+	p.Must("images", "rm", ref)
+	if names, _ := kept(t, p); len(names) > 0 {
+		t.Errorf("left: %v", names)
+	}
+}
+
 // TestDestination: the images are saved as they are, and each byte is
 // transferred once.
 func TestDestination(t *testing.T) {
