@@ -330,7 +330,7 @@ func parseRecord(s string) (until time.Time, host string) {
 
 // jitter is between half of d and d, so that who waits does not wake in step.
 func jitter(d time.Duration) time.Duration {
-	return d/2 + rand.N(d/2) //nolint:gosec // nobody gains by guessing it
+	return d/2 + rand.N(d/2+1) //nolint:gosec // nobody gains by guessing it
 }
 
 // sleep waits for d.

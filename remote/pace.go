@@ -129,7 +129,7 @@ func (p *pace) pause(ctx context.Context, err error) error {
 	if nobody(f) {
 		p.missed++
 	}
-	delay := max(p.delays.NextBackOff(), f.after)
+	delay := p.delay(f)
 	if p.over(delay) {
 		last := *f
 		last.tries, last.again = p.tries, false
@@ -147,6 +147,15 @@ func (p *pace) pause(ctx context.Context, err error) error {
 	case <-ctx.Done():
 		return ended(ctx, err)
 	}
+}
+
+// delay is how long to wait before the try after f: what the host asks for, as it
+// knows best, or the next back-off.
+func (p *pace) delay(f *fault) time.Duration {
+	if f.after > 0 {
+		return f.after + jitter(p.retry.Base)
+	}
+	return p.delays.NextBackOff()
 }
 
 // over reports whether the operation may not go on after a wait of d.
