@@ -284,7 +284,7 @@ func TestPushRefused(t *testing.T) {
 		class  func(error) bool
 		words  string
 	}{
-		{"not logged in", 401, errdefs.IsUnauthorized, "wants a login for pushes to a/b; log in with an account that may push there: docker login"},
+		{"not logged in", 401, errdefs.IsUnauthorized, "wants a login for pushes to a/b; log in with an account that may push there: peel login"},
 		{"denied", 403, errdefs.IsPermissionDenied, "denies pushes to a/b"},
 		{"no repository", 404, errdefs.IsNotFound, "has no repository a/b to push to"},
 		{"read only", 405, errdefs.IsUnknown, "405"},
