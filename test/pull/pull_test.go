@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -199,6 +200,28 @@ func TestRegistryGone(t *testing.T) {
 			m.same(t, p.Mount(proxy.Ref(m.repo, "v1")))
 		})
 	}
+}
+
+// TestStorm: whatever goes wrong on the way, in the end everything is here.
+func TestStorm(t *testing.T) {
+	t.Parallel()
+	var parts []part
+	for i, f := range []testkit.Form{testkit.Gzip, testkit.Stargz, testkit.Zstd, testkit.ZstdChunked, testkit.Gzip, testkit.PlainTar} {
+		parts = append(parts, newPart(t, "layer-"+strconv.Itoa(i), f, 10))
+	}
+	m := newImage("in/a-storm", parts...)
+	reg := testkit.NewRegistry(t)
+	reg.Publish(t, m.repo, "v1", m.layers...)
+	proxy := testkit.NewProxy(t, reg.Host())
+	storm := proxy.Storm(testkit.Everything(7, 0.1))
+	p := testkit.NewPeel(t)
+	ref := proxy.Ref(m.repo, "v1")
+	if last, _ := pulled(t, p, ref); !last[ref].New {
+		t.Errorf("%+v", last[ref])
+	}
+	t.Log(storm)
+	reg.Stop()
+	m.same(t, p.Mount(ref, "--pull", "never"))
 }
 
 // TestOneGivesUp: of two processes that want the same image, the one that
