@@ -222,6 +222,25 @@ func TestStreamGoesOn(t *testing.T) {
 	}
 }
 
+// Where there are no ranges, a pass that was cut off cannot be gone on with.
+func TestStreamGoesOnWithoutRanges(t *testing.T) {
+	t.Parallel()
+	raw := filledTar(t, []int{2 << 20, 3 << 20})
+	p := gzipped(t, raw)
+	d := descriptor(p, mediaGzip, nil)
+	a := new(attempt)
+	if _, err := Stream(t.Context(), &failing{blob: blob{bytes: p}, after: int64(len(p)) / 2, err: errNet}, d, digest.FromBytes(raw), StreamOptions{Stage: a}); !errors.Is(err, errNet) || len(a.notes) == 0 {
+		t.Fatal(err)
+	}
+	w := &wire{blob: p, whole: true}
+	if _, err := Stream(t.Context(), w, d, digest.FromBytes(raw), StreamOptions{Stage: a}); err != nil || !bytes.Equal(a.Bytes(), raw) {
+		t.Errorf("error %v, %d bytes", err, a.Len())
+	}
+	if w.refused.Load() != 1 || w.requests.Load() != 2 {
+		t.Errorf("%d requests, %d refused", w.requests.Load(), w.refused.Load())
+	}
+}
+
 // What an interrupted pass left may have been damaged since.
 func TestStreamDoesNotBelieveWhatWasLeft(t *testing.T) {
 	t.Parallel()

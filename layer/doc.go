@@ -8,11 +8,14 @@
 // index elsewhere. Any other layer is indexed by [Stream], in one pass that also
 // fills the layer's [Store]: download and hash, decode, hash and stage, parse,
 // side by side. A pass that is cut off leaves notes, and the next one goes on.
+// It may also keep nothing, for blobs that lie on this machine, and take the blob
+// for one file, as those of artifacts.
 // An index is stored with Encode and used again with [Decode], which maps it and
 // checks it, and parses nothing. [New] joins an index with a [Source] and a
 // [Store] to a [Layer], whose ReadAt is the only way to file data: what is not
-// in the store is planned, fetched, decoded, verified, stored and returned.
-// Close ends what is under way.
+// in the store is planned, fetched, decoded, verified, stored and returned. Fill
+// does so with all of it. [InPlace] is the store of a layer whose address space is
+// a blob on this machine. Close ends what is under way.
 //
 // # Checkpoints
 //
@@ -21,7 +24,8 @@
 // zstd layer where a frame begins, or a block that needs nothing of what came
 // before (package zstdseek); those of a tar anywhere. A layer that cannot be
 // entered for 32 MiB is resident: what is missing of it is read from its
-// beginning.
+// beginning, in one pass for all who wait. So is any layer whose source has no
+// byte ranges, for a minute after it said so.
 //
 // # Addresses
 //
@@ -49,14 +53,18 @@
 // hands out; a streamed layer is proved by the digests of blob and tar, and
 // [Prove] compares a claim with the whole layer. SOCI has digests of compressed
 // bytes only: its windows are believed when the span before ends with them, so
-// that one wrong window is found, though not two neighbours that lie together. No byte reaches a reader or a store before the
-// digest of its chunk has matched.
+// that one wrong window is found, though not two neighbours that lie together. No
+// byte reaches a reader or a store before the digest of its chunk has matched. Bytes
+// that prove wrong, or end early, are asked for eight times more with growing
+// pauses; a whole blob is streamed three times.
 //
 // # Concurrency
 //
 // An Index is immutable and its methods may be called concurrently, as may
 // those of a Layer. A Builder belongs to one goroutine. Stream runs four
-// goroutines and waits for all of them.
+// goroutines and waits for all of them. Where several processes share a store
+// that is a [Sharer], each claims the spans it is about to fetch, and waits for
+// what others have claimed, never while it holds claims itself.
 //
 // # Errors
 //

@@ -161,8 +161,10 @@ func (l *Layer) land(ctx context.Context, i int, blob []byte, done deliver) {
 // again fetches span i anew, whose bytes proved wrong as cause tells: a proxy or
 // a mirror may have handed out bad ones.
 func (l *Layer) again(ctx context.Context, i int, cause error) ([]byte, error) {
-	for try := 0; try < maxAgain && ctx.Err() == nil; try++ {
+	if ctx.Err() == nil {
 		l.log.WithError(cause).Warn("fetching a span again")
+	}
+	for try := 0; try < maxAgain && ctx.Err() == nil; try++ {
 		if err := pause(ctx, try); err != nil {
 			return nil, err
 		}

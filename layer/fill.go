@@ -48,7 +48,7 @@ func (f *filling) run(ctx context.Context) error {
 	missing := l.missing(0, len(l.x.Spans))
 	present := l.x.Info.BlobSize
 	for _, i := range missing {
-		present -= l.x.share(i)
+		present -= l.x.part(i)
 	}
 	f.done.Store(present)
 	if !l.byPass() {
@@ -62,9 +62,9 @@ func (f *filling) run(ctx context.Context) error {
 	return f.wait(ctx, l.passes, missing, l.fetchPass)
 }
 
-// share returns how many of the blob's bytes count as those of span i. All
+// part returns how many of the blob's bytes count as those of span i. All
 // spans together have all.
-func (x *Index) share(i int) int64 {
+func (x *Index) part(i int) int64 {
 	from, end := int64(0), x.Info.BlobSize
 	if !x.seekable() {
 		at := func(addr int64) int64 { return int64(float64(end) * float64(addr) / float64(x.Info.AddrSize)) }
@@ -131,7 +131,7 @@ func (f *filling) count(i int) bool {
 	if !f.l.store.Has(i) {
 		return false
 	}
-	f.done.Add(f.l.x.share(i))
+	f.done.Add(f.l.x.part(i))
 	return true
 }
 

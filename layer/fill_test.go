@@ -63,7 +63,7 @@ func TestFillProgress(t *testing.T) {
 		b := bottle(t, form, mixed...)
 		sum := int64(0)
 		for i := range b.x.Spans {
-			n := b.x.share(i)
+			n := b.x.part(i)
 			if n <= 0 {
 				t.Errorf("%s: span %d counts %d bytes", form, i, n)
 			}

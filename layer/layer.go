@@ -27,7 +27,9 @@ type Source interface {
 	Size() int64
 	// ReadRange returns the blob's bytes [off, off+n). The reader yields
 	// exactly n bytes or an error; the caller closes it. Retries are the
-	// source's affair, and so is giving up.
+	// source's affair, and so is giving up. An error of class
+	// errdefs.ErrNotImplemented says that there are no byte ranges, only the
+	// whole of the blob.
 	ReadRange(ctx context.Context, off, n int64) (io.ReadCloser, error)
 }
 

@@ -70,9 +70,10 @@ func (l *Layer) pass(ctx context.Context, missing []int, done deliver) {
 }
 
 // worthAgain reports whether other bytes may come when they are asked for again.
+// A source without ranges cannot go on where a connection was lost.
 func worthAgain(err error) bool {
 	var lie *lieError
-	return errors.Is(err, errCutOff) || errors.Is(err, ErrVerify) && !errors.As(err, &lie)
+	return errors.Is(err, errCutOff) || errdefs.IsNotImplemented(err) || errors.Is(err, ErrVerify) && !errors.As(err, &lie)
 }
 
 // passOnce delivers what it can, and returns why it could not deliver the rest.

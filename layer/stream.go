@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync/atomic"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
@@ -101,8 +102,12 @@ const maxPasses = 3
 
 // wrong reports whether a pass that began at from may end otherwise when it
 // begins at the beginning: the blob's bytes were wrong, or what the last pass
-// left may be to blame, by the disk or a crash.
+// left may be to blame, by the disk or a crash, or the source has no ranges, so
+// that it can go on nowhere.
 func (s *streaming) wrong(err error, from resumption) bool {
+	if errdefs.IsNotImplemented(err) {
+		return true
+	}
 	if !errors.Is(err, ErrVerify) && !errors.Is(err, ErrMalformed) {
 		return false
 	}
