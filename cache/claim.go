@@ -149,9 +149,11 @@ func (c *Cache) Lock(ctx context.Context, key digest.Digest) (unlock func() erro
 		return nil, fmt.Errorf("lock of %s: %w", key, err)
 	}
 	return sync.OnceValue(func() error {
-		// Who waits for a file that was deleted sees that, and begins anew.
-		// Windows keeps the file.
-		_ = os.Remove(f.Name())
+		// Who waits for a file that was deleted sees that, and begins anew. If
+		// somebody deleted ours, that name is another's. Windows keeps the file.
+		if ours, err := isAt(f, f.Name()); ours && err == nil {
+			_ = os.Remove(f.Name())
+		}
 		return f.Close()
 	}), nil
 }

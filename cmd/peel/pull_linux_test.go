@@ -156,6 +156,41 @@ func TestImagesByName(t *testing.T) {
 	}
 }
 
+// The images of an index are listed one by one, and go together.
+func TestPullPlatforms(t *testing.T) {
+	t.Parallel()
+	s := newStock(t)
+	reg := testkit.NewRegistry(t)
+	reg.Push(t, s.Dir, "all", "shelf")
+	ref := reg.Ref("shelf", "all")
+	dir := filepath.Join(t.TempDir(), "cache")
+	for i, platform := range []string{"linux/arm64", "linux/amd64"} {
+		if got := peelIn(t, dir, "pull", "--platform", platform, ref); got.code != 0 || !strings.Contains(got.out, "Digest: "+s.index.Digest.String()) {
+			t.Fatalf("%+v", got)
+		}
+		got := peelIn(t, dir, "images")
+		if n := strings.Count(got.out, ref); n != i+1 || !strings.Contains(got.out, platform) {
+			t.Errorf("%s", got.out)
+		}
+	}
+	c, err := cache.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := fs.NewImages(shelf{c}, filepath.Join(dir, "mounts")).Get(t.Context(), ref)
+	if err != nil || info.Digest != s.index.Digest || info.Manifest != s.one.Digest && info.Manifest != s.two.Digest {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if got := peelIn(t, dir, "images", "rm", ref); got.code != 0 {
+		t.Errorf("%+v", got)
+	}
+	for _, kind := range []string{"index", "tree", "image/manifest", "image/config", "claims"} {
+		if left, err := c.Keys(kind); err != nil || len(left) > 0 {
+			t.Errorf("%s: %v, %v", kind, left, err)
+		}
+	}
+}
+
 func TestOwnNames(t *testing.T) {
 	t.Parallel()
 	d, e := digest.FromString("d"), digest.FromString("e")
