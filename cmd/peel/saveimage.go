@@ -22,7 +22,10 @@ import (
 	"github.com/peelfs/peel/manifest"
 )
 
-const maxSavedDocuments = 8192 // that one index leads to
+const (
+	maxSavedDocuments = 8192 // that one index leads to
+	saveTries         = 4    // of a blob whose bytes are wrong
+)
 
 // saving saves what one reference names.
 type saving struct {
@@ -222,9 +225,21 @@ func (s *saving) blobs(ctx context.Context, list []ocispec.Descriptor, save func
 			continue
 		}
 		seen[d.Digest] = true
-		g.Go(func() error { return save(gctx, d) })
+		g.Go(func() error { return s.retried(gctx, d, save) })
 	}
 	return g.Wait()
+}
+
+// retried saves a blob again if a registry has sent wrong bytes; whatever else
+// goes wrong was tried again where it did.
+func (s *saving) retried(ctx context.Context, d ocispec.Descriptor, save func(context.Context, ocispec.Descriptor) error) error {
+	for try := 1; ; try++ {
+		err := save(ctx, d)
+		if err == nil || !errdefs.IsDataLoss(err) || try == saveTries || s.to.path == "" || s.job.from.Transport() != "" {
+			return err
+		}
+		s.log.Warnf("%v; once more", err)
+	}
 }
 
 // put saves a blob of which all is here.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -28,20 +29,62 @@ const (
 
 // tarball writes entries, each name once.
 type tarball struct {
+	w       io.Writer
 	tar     *tar.Writer
 	written map[string]bool
 }
 
 func newTarball(w io.Writer) *tarball {
-	return &tarball{tar: tar.NewWriter(w), written: map[string]bool{}}
+	return &tarball{w: w, tar: tar.NewWriter(w), written: map[string]bool{}}
 }
 
-// blob writes an entry with the content of d, which r yields.
+// rewinder is a file, which can forget what was written to it.
+type rewinder interface {
+	io.Seeker
+	Truncate(size int64) error
+}
+
+// blob writes an entry with the content of d, which r yields. If that fails,
+// there is no such entry in a file; a pipe is of no use any more.
 func (t *tarball) blob(ctx context.Context, name string, d ocispec.Descriptor, r io.Reader) error {
-	if err := t.begin(name, d.Size); err != nil {
+	if err := t.tar.Flush(); err != nil {
 		return err
 	}
-	return copyBlob(ctx, t.tar, d, r)
+	file, off := t.position()
+	err := t.begin(name, d.Size)
+	if err == nil {
+		err = copyBlob(ctx, t.tar, d, r)
+	}
+	if err != nil && file != nil {
+		err = errors.Join(err, t.rewind(file, off, name))
+	}
+	return err
+}
+
+// position is where the next entry begins; nil if there is no way back.
+func (t *tarball) position() (rewinder, int64) {
+	file, ok := t.w.(rewinder)
+	if !ok {
+		return nil, 0
+	}
+	off, err := file.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return nil, 0
+	}
+	return file, off
+}
+
+// rewind drops the entry that begins at off.
+func (t *tarball) rewind(file rewinder, off int64, name string) error {
+	if err := file.Truncate(off); err != nil {
+		return err
+	}
+	if _, err := file.Seek(off, io.SeekStart); err != nil {
+		return err
+	}
+	t.tar = tar.NewWriter(t.w)
+	delete(t.written, name)
+	return nil
 }
 
 // document writes an entry of which all is here.

@@ -11,7 +11,8 @@
 // Blobs first, each once, then the images that they belong to, then Close. The
 // archives only append to their io.Writer, which may be a pipe. Whoever calls
 // gives the result its final name after Close, as what was written before is
-// of no use: nothing here is undone.
+// of no use. A blob that fails is undone, so that it can be tried again, if the
+// io.Writer is a file.
 //
 // # Concurrency
 //

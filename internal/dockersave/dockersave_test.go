@@ -366,6 +366,45 @@ func TestBlobsRefused(t *testing.T) {
 	}
 }
 
+// What failed can be tried again, and leaves no trace.
+func TestBlobsAgain(t *testing.T) {
+	t.Parallel()
+	i := build(t)
+	d := i.layers[1]
+	wrong := bytes.ToUpper(i.content[d.Digest])
+	wrong[len(wrong)-1] ^= 1
+	var want bytes.Buffer
+	i.archive(t, &want, "alpine:3")
+	f, err := os.Create(filepath.Join(t.TempDir(), "archive.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	a, dir := NewArchive(f), NewDir(t.TempDir())
+	for _, layer := range i.layers {
+		for _, content := range [][]byte{wrong, wrong[:3], nil} {
+			if err := a.Layer(t.Context(), layer, bytes.NewReader(content)); !errors.Is(err, ErrVerify) || a.Has(layer.Digest) {
+				t.Errorf("wrong bytes: %v", err)
+			}
+			if err := dir.Blob(t.Context(), layer, bytes.NewReader(content)); !errors.Is(err, ErrVerify) {
+				t.Errorf("wrong bytes: %v", err)
+			}
+		}
+		if err := a.Layer(t.Context(), layer, bytes.NewReader(i.content[layer.Digest])); err != nil {
+			t.Fatal(err)
+		}
+		if err := dir.Blob(t.Context(), layer, bytes.NewReader(i.content[layer.Digest])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(a.Image(Image{i.config, i.layers, i.diffIDs, names(t, "alpine:3")}), a.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(f.Name()); err != nil || !bytes.Equal(got, want.Bytes()) {
+		t.Errorf("%d bytes, want %d: %v", len(got), want.Len(), err)
+	}
+}
+
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
