@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // maxTrees bounds for how many combinations of a layer's indexes trees are
@@ -222,7 +224,34 @@ func (r *removal) documents() error {
 			free("image/manifest", d)
 		}
 	}
-	return errors.Join(append(errs, r.claims(blobs, free))...)
+	errs = append(errs, r.claims(blobs, free), r.attached(free))
+	return errors.Join(errs...)
+}
+
+// attached removes what was attached to the images that are gone, and read in
+// the hope for indexes.
+func (r *removal) attached(free func(string, digest.Digest)) error {
+	gone := map[digest.Digest]bool{}
+	for _, k := range r.gone {
+		gone[k.Desc.Digest] = !r.keep[k.Desc.Digest]
+	}
+	keys, err := r.images.c.Keys("image/manifest")
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		raw, err := r.images.c.Read("image/manifest", key)
+		if err != nil {
+			continue
+		}
+		var doc struct {
+			Subject ocispec.Descriptor `json:"subject"`
+		}
+		if json.Unmarshal(raw, &doc) == nil && gone[doc.Subject.Digest] {
+			free("image/manifest", key)
+		}
+	}
+	return nil
 }
 
 // treeKeys are the keys that a tree of the image may have.

@@ -131,6 +131,35 @@ func TestImages(t *testing.T) {
 	}
 }
 
+// TestIndexed: what is read by an index that somebody has attached is pulled
+// whole and removed whole, too.
+func TestIndexed(t *testing.T) {
+	t.Parallel()
+	m := newImage("in/dexed", newPart(t, "a", testkit.Gzip, 20), newPart(t, "b", testkit.Gzip, 5))
+	reg := testkit.NewRegistry(t)
+	reg.Publish(t, m.repo, "v1", m.layers...)
+	ref := reg.Ref(m.repo, "v1")
+	p := testkit.NewPeel(t)
+	p.Beside().Must("index", "push", ref)
+	if last, _ := pulled(t, p, ref); !last[ref].New || last[ref].Fetched > m.size() {
+		t.Errorf("%+v", last[ref])
+	}
+	if last, _ := pulled(t, p, ref); last[ref].New {
+		t.Errorf("again: %+v", last[ref])
+	}
+	if i := images(t, p)[ref]; i.Present != i.Total || i.Total < 25*fileSize {
+		t.Errorf("%+v", i)
+	}
+	reg.Stop()
+	root := p.Mount(ref, "--pull", "never")
+	m.same(t, root)
+	p.Umount(root)
+	p.Must("images", "rm", ref)
+	if names, _ := kept(t, p); len(names) > 0 {
+		t.Errorf("left: %v", names)
+	}
+}
+
 // sameFile compares one file of the image's first layer.
 func (m image) sameFile(t *testing.T, root string, i int) {
 	t.Helper()
