@@ -376,6 +376,17 @@ func TestLogin(t *testing.T) {
 	}
 }
 
+// A login is kept by the name under which it will be looked for.
+func TestLoginOfAnotherHost(t *testing.T) {
+	t.Parallel()
+	s := newHost(t, challenge(saying(200, nil, "{}")))
+	c := newClient(t, Options{HostsDir: hostsDir(t, "r.example", "server = \""+s.URL+"\"")})
+	err := c.Login(t.Context(), "r.example", Credentials{Username: "user", Password: "pass"})
+	if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), "peel login "+s.addr()) || len(s.requests()) != 0 {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestLoginByToken(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{200, 401, 403} {

@@ -14,17 +14,35 @@ import (
 // the credentials. Mirrors are not asked. The error is an ErrLogin if it does
 // not. A registry that wants no login takes any.
 func (c *Client) Login(ctx context.Context, domain string, cr Credentials) error {
+	err := c.atOrigin(ctx, domain, func(e *endpoint, p *pace) error {
+		if e.mirror {
+			return &fault{
+				class: ErrUsage, text: "its hosts.toml has " + e.base.Host + " answer for it",
+				remedy: "log in there: peel login " + e.login(),
+			}
+		}
+		return c.loginAt(ctx, e, cr, p)
+	})
+	if err != nil {
+		return c.boundary(domain, "registry "+domain, err)
+	}
+	return nil
+}
+
+// atOrigin calls f for the host configured last, again while its error is worth
+// it. Mirrors are not asked.
+func (c *Client) atOrigin(ctx context.Context, domain string, f func(*endpoint, *pace) error) error {
 	p := newPace(c.o.Retry)
 	for {
 		r, err := c.registry(ctx, domain)
-		if err == nil && len(r.endpoints) > 0 {
-			err = c.loginAt(ctx, r.endpoints[len(r.endpoints)-1], cr, p)
+		if err != nil {
+			return err
 		}
-		if err == nil {
+		if err = f(r.endpoints[len(r.endpoints)-1], p); err == nil {
 			return nil
 		}
 		if again := p.pause(ctx, err); again != nil {
-			return c.boundary(domain, "registry "+domain, again)
+			return again
 		}
 		c.retrying(domain, err)
 	}

@@ -242,6 +242,27 @@ func TestTags(t *testing.T) {
 	}
 }
 
+// A mirror knows some tags only; better than none.
+func TestTagsOfMirrors(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		origin  http.HandlerFunc
+		want    []string
+		mirrors int
+	}{
+		"registry answers": {saying(200, nil, `{"tags":["a","b"]}`), []string{"a", "b"}, 0},
+		"registry is down": {saying(503, nil, ""), []string{"a"}, 1},
+	} {
+		mirror, origin := newHost(t, saying(200, nil, `{"tags":["a"]}`)), newHost(t, tt.origin)
+		toml := fmt.Sprintf("server = %q\n[host.%q]\n", origin.URL, mirror.URL)
+		c := newClient(t, Options{HostsDir: hostsDir(t, origin.addr(), toml)})
+		got, err := c.Tags(t.Context(), named(t, origin.addr()+"/a/b"))
+		if err != nil || !cmp.Equal(tt.want, got) || len(mirror.requests()) != tt.mirrors {
+			t.Errorf("%s: %v, %v, mirror asked %d times", name, got, err, len(mirror.requests()))
+		}
+	}
+}
+
 // jws is a manifest of schema 1 as libtrust signs it, and its payload.
 func jws() (raw, payload string) {
 	payload = "{\n   \"schemaVersion\": 1,\n   \"name\": \"a/b\"\n}"
@@ -296,6 +317,29 @@ func TestSchema1(t *testing.T) {
 			}
 		})
 	}
+}
+
+func FuzzDescribe(f *testing.F) {
+	raw, payload := jws()
+	f.Add([]byte(raw), schema1.MediaTypeSigned, "")
+	f.Add([]byte(payload), "application/json", digest.FromString(payload).String())
+	f.Add([]byte(imageManifest), ocispec.MediaTypeImageManifest, digest.FromString(imageManifest).String())
+	f.Fuzz(func(t *testing.T, raw []byte, declaredType, declared string) {
+		h := http.Header{"Content-Type": {declaredType}, "Docker-Content-Digest": {declared}}
+		d, err := describe(raw, h, "")
+		if err != nil {
+			return
+		}
+		signed := raw
+		if schema1.IsMediaType(d.MediaType) {
+			if signed, err = schema1.Payload(raw); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if d.Size != int64(len(raw)) || d.Digest != digest.FromBytes(signed) || declared != "" && !strings.HasPrefix(declared, "sha") {
+			t.Errorf("%+v of %q, declared %q", d, raw, declared)
+		}
+	})
 }
 
 // Tokens of two seconds: many readers over several

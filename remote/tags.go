@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -18,18 +19,30 @@ const (
 
 // Tags lists the tags of a repository, in the order in which the registry
 // tells them, page by page (OCI distribution specification, "Listing Tags").
+// Mirrors know only some of them: they are asked if the registry cannot be
+// reached.
 func (c *Client) Tags(ctx context.Context, repo reference.Named) ([]string, error) {
 	var tags []string
-	q := asking{reference.Domain(repo), pull | docker.HostCapabilityResolve}
-	err := c.attempt(ctx, q, newPace(c.o.Retry), func(e *endpoint, p *pace) error {
-		var err error
+	from := func(e *endpoint, p *pace) (err error) {
 		tags, err = c.tagsFrom(ctx, e, reference.Path(repo), p)
 		return err
-	})
+	}
+	q := asking{reference.Domain(repo), pull | docker.HostCapabilityResolve}
+	err := c.atOrigin(ctx, q.domain, from)
+	if errors.Is(err, ErrUnreachable) && ctx.Err() == nil && c.mirrored(ctx, q) {
+		c.o.Log.WithField("registry", q.domain).WithError(err).Warn("tags from a mirror, which may not know all")
+		err = c.attempt(ctx, q, newPace(c.o.Retry), from)
+	}
 	if err != nil {
 		return nil, c.boundary(q.domain, "tags of "+repo.Name(), err)
 	}
 	return tags, nil
+}
+
+// mirrored reports whether there is more than one host to ask.
+func (c *Client) mirrored(ctx context.Context, q asking) bool {
+	r, err := c.registry(ctx, q.domain)
+	return err == nil && len(r.candidates(q.need)) > 1
 }
 
 func (c *Client) tagsFrom(ctx context.Context, e *endpoint, repo string, p *pace) ([]string, error) {
