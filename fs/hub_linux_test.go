@@ -207,8 +207,15 @@ func (f *folder) Map(kind string, key digest.Digest) (*flat.Mapping, error) {
 func (f *folder) Write(kind string, key digest.Digest, data []byte) error {
 	path := f.path(kind, key)
 	// As another file: the old one may be mapped.
-	tmp := path + ".new"
-	return errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(tmp, data, 0o600), os.Rename(tmp, path))
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(f.dir, "new-*")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(data)
+	return errors.Join(err, tmp.Close(), os.Rename(tmp.Name(), path))
 }
 
 func (f *folder) Ref(name string) (digest.Digest, time.Time, error) {

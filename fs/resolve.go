@@ -20,27 +20,32 @@ func (op *opening) resolve(ctx context.Context, r manifest.Reference) (m *Image,
 	if _, pinned := r.Digest(); pinned || op.place || op.Pull == PullAlways {
 		return op.lookUp(ctx, r, r)
 	}
-	ask, at, err := op.remembered(r)
-	if errors.Is(err, iofs.ErrNotExist) && op.Pull == PullMissing {
+	if _, _, never := op.remembered(r); errors.Is(never, iofs.ErrNotExist) && op.Pull == PullMissing {
 		// Of several processes that start at once, one asks.
-		unlock, err := op.Cache.Lock(ctx, digest.FromString("reference\n"+op.refName(r)))
-		if err != nil {
-			return nil, err
+		unlock, locked := op.Cache.Lock(ctx, digest.FromString("reference\n"+op.refName(r)))
+		if locked != nil {
+			return nil, locked
 		}
 		defer func() { err = errors.Join(err, unlock()) }()
-		ask, at, err = op.remembered(r)
 	}
-	if errors.Is(err, iofs.ErrNotExist) {
+	return op.follow(ctx, r)
+}
+
+// follow looks up what r was resolved to earlier, or r itself if it never was.
+func (op *opening) follow(ctx context.Context, r manifest.Reference) (*Image, error) {
+	ask, at, err := op.remembered(r)
+	switch {
+	case errors.Is(err, iofs.ErrNotExist):
 		return op.lookUp(ctx, r, r)
+	case err != nil:
+		return nil, err
 	}
+	m, err := op.lookUp(ctx, r, ask)
 	if err != nil {
 		return nil, err
 	}
-	m, err = op.lookUp(ctx, r, ask)
-	if err == nil {
-		m.Resolved = at
-	}
-	return m, err
+	m.Resolved = at
+	return m, nil
 }
 
 // remembered returns what r was resolved to, instead of its tag, and when.
