@@ -72,40 +72,64 @@ func TestFaultMatrix(t *testing.T) {
 	t.Parallel()
 	const ranges, size = 300, 5000
 	content := noise(ranges * size)
-	s := newHost(t, unlucky(1, 2*time.Second, func(w http.ResponseWriter, r *http.Request) { serveBlob(w, r, content) }))
-	c := newClient(t, Options{
-		StateDir: t.TempDir(),
-		Retry:    Retry{Base: time.Millisecond, Max: 4 * time.Millisecond, Progress: 100 * time.Millisecond},
-	})
-	ref, d := blobRef(t, s.addr(), content)
-	b := c.Open(ref, d)
+	for _, tt := range []struct {
+		name  string
+		major int
+	}{{"HTTP/1.1", 1}, {"HTTP/2", 2}} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newUnstartedHost(t, unlucky(1, 2*time.Second, func(w http.ResponseWriter, r *http.Request) { serveBlob(w, r, content) }))
+			o := Options{
+				StateDir: t.TempDir(),
+				Retry:    Retry{Base: time.Millisecond, Max: 4 * time.Millisecond, Progress: 100 * time.Millisecond},
+			}
+			if s.EnableHTTP2 = tt.major == 2; s.EnableHTTP2 {
+				s.StartTLS()
+				o.HostsDir = hostsDir(t, s.addr(), fmt.Sprintf("server = \"https://%s\"\nskip_verify = true\n", s.addr()))
+			} else {
+				s.Start()
+			}
+			c := newClient(t, o)
+			ref, d := blobRef(t, s.addr(), content)
+			again := readParts(t, c.Open(ref, d), content, size)
+			st := c.Stats()
+			t.Logf("%d requests, %d retries, %d ranges asked for again", st.Requests, st.Retries, again)
+			if st.Retries < ranges/4 || again == 0 {
+				t.Error("the faults did not happen")
+			}
+			if got := s.requests()[0].ProtoMajor; got != tt.major {
+				t.Errorf("HTTP/%d", got)
+			}
+		})
+	}
+}
+
+// readParts reads a blob in parts, many at a time, each until its bytes are
+// right. It returns how often they were not.
+func readParts(t *testing.T, b *Blob, content []byte, size int64) int64 {
+	t.Helper()
 	var again atomic.Int64
 	turns := make(chan struct{}, 32)
 	var wg sync.WaitGroup
-	for i := range int64(ranges) {
+	for off := int64(0); off < b.Size(); off += size {
 		turns <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-turns }()
-			want := content[i*size:][:size]
-			for tries := 0; ; tries++ {
-				got, err := readRange(t.Context(), b, i*size, size)
-				if err != nil {
-					t.Errorf("range %d: %v", i, err)
+			for {
+				got, err := readRange(t.Context(), b, off, size)
+				switch {
+				case err != nil:
+					t.Errorf("bytes [%d, +%d): %v", off, size, err)
+					return
+				case bytes.Equal(got, content[off:off+size]):
 					return
 				}
-				if bytes.Equal(got, want) {
-					again.Add(int64(tries))
-					return
-				}
+				again.Add(1)
 			}
 		})
 	}
 	wg.Wait()
-	st := c.Stats()
-	t.Logf("%d requests, %d retries, %d ranges asked for again", st.Requests, st.Retries, again.Load())
-	if st.Retries < ranges/4 || again.Load() == 0 {
-		t.Error("the faults did not happen")
-	}
+	return again.Load()
 }
 
 // Documents come through the same faults, verified.

@@ -77,6 +77,25 @@ func TestPauseRange(t *testing.T) {
 	})
 }
 
+// Options.Timeout takes the place of both budgets.
+func TestTimeout(t *testing.T) {
+	t.Parallel()
+	o, err := Options{Timeout: 5 * time.Second}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []*pace{newPace(o.Retry), newRangePace(o.Retry)} {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			for p.pause(t.Context(), again(0)) == nil {
+			}
+			if d := time.Since(start); d < 2*time.Second || d > 5*time.Second || p.retry.Progress > 5*time.Second {
+				t.Errorf("gave up after %v", d)
+			}
+		})
+	}
+}
+
 func TestDoubt(t *testing.T) {
 	t.Parallel()
 	p := newPace(Retry{}.withDefaults())
