@@ -7,9 +7,10 @@
 // New makes a Client, which holds connections, tokens, redirects and what was
 // learned of each host until Close. Open makes a Blob without any I/O; its
 // ReadRange sends the first request. Readers are closed by their callers
-// before the Client is closed. A registry's hosts.toml is read at first use
-// and again after the registry could not be reached. An Upload is a blob on its
-// way; Close gives up what was not committed.
+// before the Client is closed. A registry's hosts.toml is read at first use, and
+// again when it has changed or the registry could not be reached. An Upload is a
+// blob on its way; Close gives up what was not committed. A Fetcher gets objects
+// of one repository by their descriptors, be they manifests or blobs.
 //
 // # Concurrency
 //
@@ -75,7 +76,11 @@
 // Authorization and the headers of hosts.toml go to the host they were
 // configured for, never to a redirect's target or to another host that uploads
 // go to. Credentials are looked up under the name of the host that asks, so
-// that a mirror never sees those of the origin. Query strings never show in
+// that a mirror never sees those of the origin; Options.Credentials are for
+// the own host of one registry and its token server. DefaultKeychain reads
+// docker's and podman's files and asks credential helpers, anew for every token;
+// nothing of it is kept. A token is renewed by one request for all that wait.
+// Query strings never show in
 // errors or logs. The files of Options.StateDir hold names of hosts and times.
 //
 // A host that is public, by its name and by the address it answers from, may not

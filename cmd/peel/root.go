@@ -30,6 +30,8 @@ const rootHelp = `peel shows container images without pulling them.
   peel ls -l alpine:/etc          look into it without mounting
   peel cat alpine:/etc/os-release
   peel demo                       see what it does, in one minute
+  peel login ghcr.io              the logins of docker and podman work as well
+  peel fetch alpine sha256:...    any object of a registry, as it is
 
 Images are named as for docker. What was fetched is kept in the cache folder:
 --cache, else ` + cacheEnv + `, else /var/lib/peel for root and ~/.cache/peel for others.
