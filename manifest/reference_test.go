@@ -60,6 +60,7 @@ func TestParseReferenceErrors(t *testing.T) {
 		{"digest without folder", "oci:@" + someDigest, "it names no file or folder"},
 		{"nothing behind the colon", "docker-archive:x.tar:", `":" is no name or tag; write docker-archive:FILE[:NAME[:TAG]]`},
 		{"local with a bad digest", "oci:dir@sha256:abc", `"sha256:abc" is neither a digest nor the number of an image`},
+		{"local with tag and digest", "oci:dir:tag@" + someDigest, "is a tag and a digest; write oci:DIR[:TAG] or oci:DIR@DIGEST"},
 		{"local with a bad tag", "oci:dir:a b", `"a b" is not a tag`},
 		{"local with a path", "oci:dir:/etc", `"/etc" is no name or tag; write oci:DIR`},
 		{"local with tag and path", "docker-archive:x.tar:alpine:3:/etc", `"alpine:3:/etc" is no name or tag`},

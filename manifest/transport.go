@@ -150,6 +150,8 @@ func (r *Reference) checkWithin() string {
 		if _, err := digest.Parse(pin); err != nil && !isNumber(pin) {
 			return quote(pin) + " is neither a digest nor the number of an image"
 		}
+	case r.isOCI() && strings.Contains(r.within, "@sha"):
+		return quote(r.within) + " is a tag and a digest"
 	case r.isOCI():
 		if strings.ContainsFunc(r.within, func(c rune) bool { return !isTagRune(c) }) {
 			return quote(r.within) + " is not a tag"
