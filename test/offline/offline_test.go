@@ -15,9 +15,11 @@ import (
 	"github.com/peelfs/peel/internal/testkit"
 )
 
-// retryBudget bounds how long a read may wait for a registry that is gone:
-// what remote is configured to, and time to notice.
-const retryBudget = 45 * time.Second
+const (
+	patience    = 5 * time.Second  // --timeout: how long reads wait for a registry that is gone
+	retryBudget = 20 * time.Second // that, and time to notice
+	recovery    = 10 * time.Second // after which a registry that is back is asked again
+)
 
 // fixture is an image mounted once, one of its files read.
 type fixture struct {
@@ -82,7 +84,7 @@ func TestUnfetched(t *testing.T) {
 	t.Parallel()
 	x := prepare(t, testkit.Stargz)
 	x.reg.Stop()
-	root := x.p.Mount(x.tag)
+	root := x.p.Mount(x.tag, "--timeout", patience.String())
 	name := filepath.Join(root, "unfetched")
 	start := time.Now()
 	got, err := os.ReadFile(name)
@@ -90,8 +92,8 @@ func TestUnfetched(t *testing.T) {
 	if !errors.Is(err, syscall.EIO) || len(got) > 0 {
 		t.Errorf("reading what was not fetched: %d bytes, %v; want EIO", len(got), err)
 	}
-	if took > retryBudget {
-		t.Errorf("the read failed after %v, at most %v", took, retryBudget)
+	if took > retryBudget || took < patience/2 {
+		t.Errorf("the read failed after %v, at most %v and not before %v", took, retryBudget, patience/2)
 	}
 	t.Logf("EIO after %v", took)
 	x.reads(t, root)
@@ -108,7 +110,11 @@ func TestUnfetched(t *testing.T) {
 	}
 
 	x.reg.Start()
-	if got, err = os.ReadFile(name); err != nil || !bytes.Equal(got, unfetched) {
+	back := func() bool {
+		got, err = os.ReadFile(name)
+		return err == nil
+	}
+	if !x.p.Until(recovery, back) || !bytes.Equal(got, unfetched) {
 		t.Errorf("with the registry back: %d bytes, %v", len(got), err)
 	}
 }
