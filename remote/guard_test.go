@@ -178,3 +178,21 @@ func TestGuardedTransport(t *testing.T) {
 		t.Error("a guarded request goes past the proxy")
 	}
 }
+
+// A proxy inside does not make a registry one of the private network.
+func TestRedirectBehindProxy(t *testing.T) {
+	t.Parallel()
+	inside := newHost(t, http.NotFound)
+	proxy := newHost(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, inside.URL+"/secret", http.StatusTemporaryRedirect)
+	})
+	c := newClient(t, Options{HostsDir: hostsDir(t, wired, fmt.Sprintf("server = \"http://%s\"\nproxy = %q\n", wired, proxy.URL))})
+	ref, d := blobRef(t, wired, noise(10))
+	_, err := readRange(t.Context(), c.Open(ref, d), 1, 5)
+	if !errors.Is(err, ErrAnswer) || !strings.Contains(err.Error(), "private network") {
+		t.Errorf("error %v", err)
+	}
+	if n := len(inside.requests()); n != 0 || len(proxy.requests()) != 1 {
+		t.Errorf("%d requests into the private network, %d to the proxy", n, len(proxy.requests()))
+	}
+}

@@ -35,10 +35,10 @@ type request struct {
 // answer is what the last hop of a request said. Its body must be closed.
 type answer struct {
 	*http.Response
-	url     *url.URL // of the last hop
-	guarded bool     // the last hop was
-	hops    int      // redirects followed
-	peer    netip.Addr
+	url     *url.URL   // of the last hop
+	guarded bool       // the last hop was
+	hops    int        // redirects followed
+	peer    netip.Addr // of the host; invalid if a proxy was asked
 }
 
 // do sends a request, follows redirects and renews a refused token. Answers
@@ -222,7 +222,8 @@ func (c *Client) send(ctx context.Context, h hop, p *pace) (*answer, error) {
 		ctx = guarded(ctx, h.endpoint)
 	}
 	a := &answer{url: h.url}
-	trace := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+	var proxied bool
+	trace := httptrace.WithClientTrace(context.WithValue(ctx, routeKey{}, &proxied), &httptrace.ClientTrace{
 		GotConn: func(i httptrace.GotConnInfo) { a.peer = peer(i) },
 	})
 	resp, err := c.exchange(trace, h, dog) //nolint:bodyclose // the answer is the caller's to close
@@ -232,6 +233,9 @@ func (c *Client) send(ctx context.Context, h hop, p *pace) (*answer, error) {
 		return nil, err
 	}
 	c.warn(h.url.Host, resp.Header)
+	if proxied {
+		a.peer = netip.Addr{} // where a proxy stands says nothing of the host
+	}
 	resp.Body = &body{
 		ctx:  func() error { return context.Cause(ctx) },
 		host: h.url.Host, rc: resp.Body, dog: dog, release: release,

@@ -57,6 +57,10 @@ func (t *tally) stats() Stats {
 	}
 }
 
+// routeKey is for a *bool in a request's context, which is told whether a proxy
+// was asked.
+type routeKey struct{}
+
 // meter counts what passes through a transport. It sees to it that hosts that
 // want to be left alone are, and that guarded requests leave for public
 // addresses only.
@@ -70,6 +74,9 @@ type meter struct {
 func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := m.gate.rests(req.URL.Host); err != nil {
 		return nil, err
+	}
+	if via, ok := req.Context().Value(routeKey{}).(*bool); ok {
+		*via = proxied(m.next, req)
 	}
 	m.tally.requests.Add(1)
 	resp, err := m.transport(req).RoundTrip(req)
