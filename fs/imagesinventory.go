@@ -71,8 +71,9 @@ type known struct {
 
 // inventory looks through a cache. It is for one goroutine.
 type inventory struct {
-	c     Shelf
-	blobs map[digest.Digest][]digest.Digest // keys of indexes, by the blob they are of; nil until looked for
+	c       Shelf
+	blobs   map[digest.Digest][]digest.Digest // keys of indexes, by the blob they are of; nil until looked for
+	counted map[digest.Digest]presence        // by key of the index
 }
 
 // of returns the images that d means: itself, or those of an index that the
@@ -195,26 +196,40 @@ func (in *inventory) measure(k known, info *ImageInfo) error {
 // one of its indexes that has most, and how many it has.
 func (in *inventory) present(keys []digest.Digest) (present, total int64, err error) {
 	for _, key := range keys {
-		x, mapped, err := open(in.c, "index", key, layer.Decode)
-		if err != nil {
-			continue // gone, or of another version
-		}
-		var n int64
-		if has, err := in.c.Stored(key, x.Info.AddrSize, len(x.Spans)); err == nil {
-			for i := range x.Spans {
-				if has(i) {
-					n += x.Spans[i].Len
-				}
+		one, ok := in.counted[key]
+		if !ok {
+			if one, err = in.count(key); err != nil {
+				return 0, 0, err
 			}
+			if in.counted == nil {
+				in.counted = map[digest.Digest]presence{}
+			}
+			in.counted[key] = one
 		}
-		if n >= present {
-			present, total = n, x.Info.AddrSize
-		}
-		if err := mapped.Close(); err != nil {
-			return 0, 0, err
+		if one.bytes >= present && one.of > 0 {
+			present, total = one.bytes, one.of
 		}
 	}
 	return present, total, nil
+}
+
+// presence is how many bytes of an address space are here.
+type presence struct{ bytes, of int64 }
+
+func (in *inventory) count(key digest.Digest) (presence, error) {
+	x, mapped, err := open(in.c, "index", key, layer.Decode)
+	if err != nil {
+		return presence{}, nil //nolint:nilerr // gone, or of another version
+	}
+	p := presence{of: x.Info.AddrSize}
+	if has, err := in.c.Stored(key, x.Info.AddrSize, len(x.Spans)); err == nil {
+		for i := range x.Spans {
+			if has(i) {
+				p.bytes += x.Spans[i].Len
+			}
+		}
+	}
+	return p, mapped.Close()
 }
 
 // keys are those of all indexes of a blob.
