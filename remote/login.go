@@ -69,7 +69,7 @@ func (c *Client) loginAt(ctx context.Context, e *endpoint, cr Credentials, p *pa
 	case first.StatusCode != http.StatusUnauthorized || len(challenges) == 0:
 		return status
 	}
-	authorization, err := c.present(ctx, e, challenges, cr, p)
+	authorization, err := c.present(root.forToken(ctx), e, challenges, cr, p)
 	if err != nil {
 		return err
 	}

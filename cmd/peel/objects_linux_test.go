@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/peelfs/peel/internal/schema1"
 	"github.com/peelfs/peel/internal/testkit"
 )
 
@@ -118,6 +119,53 @@ func TestObjects(t *testing.T) {
 	}
 	if got := peel(t, "resolve", p.reg.Ref("a/b", "v2")); got.code != exitNotFound || !strings.Contains(got.err, "peel tags "+p.reg.Host()+"/a/b") {
 		t.Errorf("unknown tag: %d, %s", got.code, got.err)
+	}
+}
+
+// A registry that stores schema 1, in its own forms of answers.
+func TestObjectsOfSchema1(t *testing.T) {
+	t.Parallel()
+	dir, _, found := testkit.Vectors(t)
+	if !found {
+		return
+	}
+	reg := testkit.NewOldRegistry(t)
+	reg.PushSchema1(t, filepath.Join(dir, "tricky-schema1"), "old", "v1")
+	ref := reg.Ref("old", "v1")
+	var r resolution
+	if got := peel(t, "resolve", "--json", ref); got.code != 0 || json.Unmarshal([]byte(got.out), &r) != nil || !schema1.IsMediaType(r.Descriptor.MediaType) {
+		t.Fatalf("%d, %+v: %s", got.code, r, got.err)
+	}
+	raw := peel(t, "manifest", "--raw", ref)
+	payload, err := schema1.Payload([]byte(raw.out))
+	if err != nil || digest.FromBytes(payload) != r.Descriptor.Digest || int64(len(raw.out)) != r.Descriptor.Size {
+		t.Errorf("%d bytes with digest %s, resolved to %+v: %v, %s", len(raw.out), digest.FromBytes(payload), r.Descriptor, err, raw.err)
+	}
+	for _, tc := range []struct {
+		name string
+		code int
+		says string
+		args []string
+	}{
+		{"by digest", 0, "", []string{"fetch", reg.Host() + "/old@" + r.Descriptor.Digest.String()}},
+		{"by digest, as an object", 0, "", []string{"fetch", ref, r.Descriptor.Digest.String()}},
+		{"configuration", 0, "", []string{"config", ref}},
+		{"configuration as it is", exitUsage, "has no configuration of its own", []string{"config", "--raw", ref}},
+		{"asked for", 0, "", []string{"resolve", "--schema=1", ref}},
+		{"not asked for", exitNotFound, "", []string{"resolve", "--schema=2", ref}},
+		{"tags", 0, "", []string{"tags", reg.Host() + "/old"}},
+	} {
+		got := peel(t, tc.args...)
+		if got.code != tc.code || !strings.Contains(got.err, tc.says) {
+			t.Errorf("%s: code %d: %s", tc.name, got.code, got.err)
+		}
+		if tc.args[0] != "fetch" {
+			continue
+		}
+		// This registry signs each answer anew.
+		if signed, err := schema1.Payload([]byte(got.out)); err != nil || !bytes.Equal(signed, payload) {
+			t.Errorf("%s: %d bytes are signed, want %d: %v", tc.name, len(signed), len(payload), err)
+		}
 	}
 }
 
