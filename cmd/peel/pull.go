@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/distribution/reference"
 	"github.com/sirupsen/logrus"
@@ -66,21 +67,7 @@ func (a *app) pullCommand() *cobra.Command {
 // wanted is an image that is to be pulled.
 type wanted struct {
 	request
-	from  *pulling
 	local []local.Entry // what is in its place, if that is on this machine
-}
-
-// pulling is a place that images are pulled from. Close it.
-type pulling struct {
-	source
-	puller *fs.Puller // nil until something is pulled
-}
-
-func (p *pulling) Close() error {
-	if p.puller != nil {
-		p.puller.Close()
-	}
-	return p.source.Close()
 }
 
 func (o *pullOptions) run(ctx context.Context, args []string) (err error) {
@@ -107,17 +94,21 @@ func (o *pullOptions) run(ctx context.Context, args []string) (err error) {
 type pullBatch struct {
 	*pullOptions
 	log      *logrus.Entry
-	registry *pulling // nil until an image of a registry is wanted
-	places   []*pulling
+	registry source     // nil until an image of a registry is wanted
+	puller   *fs.Puller // of registry; nil until it is used
 	images   []wanted
+
+	local sync.Mutex // held while an image of this machine is pulled: it may be unpacked for that
 }
 
 func (b *pullBatch) close() error {
-	var errs []error
-	for _, p := range b.places {
-		errs = append(errs, p.Close())
+	if b.puller != nil {
+		b.puller.Close()
 	}
-	return errors.Join(errs...)
+	if b.registry != nil {
+		return b.registry.Close()
+	}
+	return nil
 }
 
 // want adds what an argument means.
@@ -130,42 +121,26 @@ func (b *pullBatch) want(ctx context.Context, arg string) error {
 		return b.wantLocal(ctx, r)
 	}
 	if b.registry == nil {
-		if b.registry, err = b.open(ctx, r); err != nil {
+		if b.registry, err = b.source(ctx, r.ref, b.log); err != nil {
 			return err
 		}
 	}
 	if !b.allTags {
-		b.images = append(b.images, wanted{request: r, from: b.registry})
+		b.images = append(b.images, wanted{request: r})
 		return nil
 	}
 	return b.wantTags(ctx, arg, r)
 }
 
-// open opens the place that r names, be it all registries.
-func (b *pullBatch) open(ctx context.Context, r request) (*pulling, error) {
-	from, err := b.source(ctx, r.ref, b.log)
+// newPuller returns a puller of images from a source.
+func (b *pullBatch) newPuller(from source, r request) (*fs.Puller, error) {
+	c, err := b.openCache()
 	if err != nil {
 		return nil, err
 	}
-	p := &pulling{source: from}
-	b.places = append(b.places, p)
-	return p, nil
-}
-
-// begin makes the pullers of all places.
-func (b *pullBatch) begin() error {
-	c, err := b.openCache()
-	if err != nil {
-		return err
-	}
-	for _, w := range b.images {
-		if w.from.puller == nil {
-			w.from.puller = fs.NewPuller(fs.Options{
-				Registry: w.from, Cache: kept{c}, Platform: w.platform, IndexRepo: w.index, Schema: int(b.schema), Log: b.log,
-			})
-		}
-	}
-	return nil
+	return fs.NewPuller(fs.Options{
+		Registry: from, Cache: kept{c}, Platform: r.platform, IndexRepo: r.index, Schema: int(b.schema), Log: b.log,
+	}), nil
 }
 
 // wantTags adds all tags of a repository.
@@ -174,7 +149,7 @@ func (b *pullBatch) wantTags(ctx context.Context, arg string, r request) error {
 	if err != nil || !reference.IsNameOnly(repo) {
 		return withRemedy(usagef("--all-tags %s: it has a tag or digest", arg), "name the repository alone: %s", r.ref.Named().Name())
 	}
-	from, ok := b.registry.source.(registries)
+	from, ok := b.registry.(registries)
 	if !ok {
 		return usagef("--all-tags %s: it is no repository", arg)
 	}
@@ -186,15 +161,18 @@ func (b *pullBatch) wantTags(ctx context.Context, arg string, r request) error {
 		if r.ref, err = manifest.ParseReference(repo.Name() + ":" + tag); err != nil {
 			return err
 		}
-		b.images = append(b.images, wanted{request: r, from: b.registry})
+		b.images = append(b.images, wanted{request: r})
 	}
 	return nil
 }
 
 // pull pulls all images. One that fails keeps no other from being pulled.
 func (b *pullBatch) pull(ctx context.Context) error {
-	if err := b.begin(); err != nil {
-		return err
+	if b.registry != nil && len(b.images) > 0 {
+		var err error
+		if b.puller, err = b.newPuller(b.registry, b.images[0].request); err != nil {
+			return err
+		}
 	}
 	show := b.show(ctx)
 	errs := make([]error, len(b.images))
@@ -206,7 +184,7 @@ func (b *pullBatch) pull(ctx context.Context) error {
 			return nil
 		})
 	}
-	_ = g.Wait() // each has its own pullOutcome
+	_ = g.Wait() // each has its own outcome
 	show.close()
 	if err := ctx.Err(); err != nil {
 		return err
@@ -228,12 +206,7 @@ func (b *pullBatch) one(ctx context.Context, w wanted, show pullShow) error {
 	progress := &fs.Progress{}
 	show.image(name, pullOutcome{})
 	stop := poll(progress.Layers, func(l []fs.LayerProgress) { show.layers(name, l) })
-	p, err := w.from.puller.Pull(ctx, name, progress)
-	var known []string
-	if err == nil && w.ref.Transport() != "" {
-		known = ownNames(w.ref, w.local, p.Digest)
-		err = b.put(known, p)
-	}
+	p, known, err := b.fetch(ctx, w, progress)
 	stop()
 	show.layers(name, progress.Layers())
 	if err != nil {
@@ -242,6 +215,31 @@ func (b *pullBatch) one(ctx context.Context, w wanted, show pullShow) error {
 	}
 	show.image(name, pullOutcome{ended: true, pulled: p, names: known})
 	return nil
+}
+
+// fetch pulls an image, and returns the names that one of this machine has now.
+func (b *pullBatch) fetch(ctx context.Context, w wanted, progress *fs.Progress) (p *fs.Pulled, names []string, err error) {
+	if w.ref.Transport() == "" {
+		p, err = b.puller.Pull(ctx, w.ref.String(), progress)
+		return p, nil, err
+	}
+	b.local.Lock()
+	defer b.local.Unlock()
+	from, err := b.source(ctx, w.ref, b.log)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, from.Close()) }()
+	puller, err := b.newPuller(from, w.request)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer puller.Close()
+	if p, err = puller.Pull(ctx, w.ref.String(), progress); err != nil {
+		return nil, nil, err
+	}
+	names = ownNames(w.ref, w.local, p.Digest)
+	return p, names, b.put(names, p)
 }
 
 // put makes an image of this machine known by its names.

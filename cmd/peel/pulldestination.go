@@ -80,6 +80,6 @@ func (b *pullBatch) readFrom(ctx context.Context, layout string) error {
 	if err != nil {
 		return err
 	}
-	b.registry.source = fromLayout{b.registry.source, from}
+	b.registry = fromLayout{b.registry, from}
 	return nil
 }

@@ -35,21 +35,18 @@ func (b *pullBatch) wantLocal(ctx context.Context, r request) error {
 	if err != nil {
 		return err
 	}
+	if r.ref.Within() != "" {
+		b.images = append(b.images, wanted{r, entries})
+		return nil
+	}
 	for i := range entries {
 		one := r
-		if r.ref.Within() == "" && len(entries[i].Names) > 0 {
+		if len(entries[i].Names) > 0 {
 			if one.ref, err = manifest.ParseReference(r.ref.String() + ":" + entries[i].Names[0]); err != nil {
 				return err
 			}
 		}
-		from, err := b.open(ctx, one)
-		if err != nil {
-			return err
-		}
-		b.images = append(b.images, wanted{request: one, from: from, local: entries})
-		if r.ref.Within() != "" {
-			break
-		}
+		b.images = append(b.images, wanted{one, entries})
 	}
 	return nil
 }
