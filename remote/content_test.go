@@ -118,6 +118,27 @@ func TestManifestCompressed(t *testing.T) {
 	}
 }
 
+// Go's servers cannot send what this one does.
+func TestTransferCompressed(t *testing.T) {
+	t.Parallel()
+	s := newHost(t, func(w http.ResponseWriter, _ *http.Request) {
+		c, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		rw.WriteString("HTTP/1.1 206 Partial Content\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n") //nolint:errcheck // the client tells
+		rw.Flush()                                                                                          //nolint:errcheck // the client tells
+	})
+	c := newClient(t, Options{})
+	ref, d := blobRef(t, s.addr(), noise(100))
+	_, err := readRange(t.Context(), c.Open(ref, d), 5, 10)
+	if !errors.Is(err, ErrAnswer) || !strings.Contains(err.Error(), "transfer encoding") || len(s.requests()) != 1 {
+		t.Errorf("%d requests, %v", len(s.requests()), err)
+	}
+}
+
 // Words that are compressed are not shown.
 func TestErrorCompressed(t *testing.T) {
 	t.Parallel()

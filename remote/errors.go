@@ -146,6 +146,9 @@ func transportFault(host string, err error) *fault {
 		f.remedy = "if the registry speaks plain HTTP, use --plain-http"
 	case strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`): // net/http has no type for it; 15 03 begins a TLS alert
 		f.again, f.remedy = false, secureRemedy
+	case strings.Contains(err.Error(), "unsupported transfer encoding"): // nor for this
+		f.class, f.again = ErrAnswer, false
+		f.remedy = "a proxy in between must not compress what a registry serves"
 	case errors.As(err, &dns) && dns.IsNotFound:
 		f.remedy = "check how the registry's name is spelled, and this machine's DNS"
 	}
