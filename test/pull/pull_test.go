@@ -202,6 +202,41 @@ func TestRegistryGone(t *testing.T) {
 	}
 }
 
+// TestArchiveOfSeveral: all images of an archive are pulled unless one is named.
+func TestArchiveOfSeveral(t *testing.T) {
+	t.Parallel()
+	base := newPart(t, "base", testkit.Gzip, 5)
+	a, b := newImage("arch/a", base, newPart(t, "a", testkit.Gzip, 2)), newImage("arch/b", base)
+	reg := testkit.NewRegistry(t)
+	reg.Publish(t, a.repo, "v1", a.layers...)
+	reg.Publish(t, b.repo, "v1", b.layers...)
+	refA, refB := reg.Ref(a.repo, "v1"), reg.Ref(b.repo, "v1")
+	p := testkit.NewPeel(t)
+	file := filepath.Join(t.TempDir(), "two.tar")
+	p.Must("save", refA, refB, "-o", file)
+	reg.Stop()
+
+	all, one := p.Beside(), p.Beside()
+	r := all.Must("pull", "docker-archive:"+file)
+	for _, want := range []string{"Known as " + refA, "Known as " + refB} {
+		if !strings.Contains(r.Stdout, want+"\n") {
+			t.Errorf("no %q in\n%s", want, r.Stdout)
+		}
+	}
+	if r := one.Must("pull", "--quiet", "docker-archive:"+file+":"+refB); r.Stdout != refB+"\n" {
+		t.Errorf("%q", r.Stdout)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	a.same(t, all.Mount(refA))
+	b.same(t, all.Mount(refB))
+	b.same(t, one.Mount(refB))
+	if r := one.Run("mount", "--pull", "never", refA, one.Dir()); r.Code != testkit.NotFound {
+		t.Errorf("what was not named: exit code %d\n%s", r.Code, r.Stderr)
+	}
+}
+
 // TestStorm: whatever goes wrong on the way, in the end everything is here.
 func TestStorm(t *testing.T) {
 	t.Parallel()
