@@ -165,7 +165,7 @@ func (f *clientFlags) args() ([]string, error) {
 		if x.value == "" {
 			continue
 		}
-		abs, err := realPath(x.value)
+		abs, err := filepath.Abs(x.value)
 		if err != nil {
 			return nil, usagef("--%s: %w", x.name, err)
 		}
