@@ -148,7 +148,7 @@ func TestWrongCheckpoints(t *testing.T) {
 	}
 }
 
-func copyIndex(t *testing.T, x *Index) *Index {
+func copyIndex(t testing.TB, x *Index) *Index {
 	t.Helper()
 	y, err := Decode(bytes.Clone(x.Encode()))
 	if err != nil {

@@ -198,14 +198,30 @@ func ways() []string { return append(forms(), "zTOC", "resident") }
 // with bytes that compress to about half.
 func bottle(t testing.TB, form string, sizes ...int) *bottled {
 	t.Helper()
+	key := fmt.Sprint(form, sizes)
+	made, ok := cellar.Load(key)
+	if !ok {
+		made, _ = cellar.LoadOrStore(key, makeBottle(t, form, sizes))
+	}
+	b := made.(*bottled) //nolint:forcetypeassert // nothing else is stored
+	own := &bottled{copyIndex(t, b.x), bytes.Clone(b.blob), bytes.Clone(b.space)}
+	if form == "resident" {
+		reside(own.x)
+	}
+	return own
+}
+
+// cellar has bottles by form and sizes, since making them takes most of the time.
+var cellar sync.Map //nolint:gochecknoglobals // of tests
+
+func makeBottle(t testing.TB, form string, sizes []int) *bottled {
+	t.Helper()
 	raw := filledTar(t, sizes)
 	switch form {
 	case "zTOC":
 		return bottleZTOC(t, sizes...)
 	case "resident":
-		b := bottle(t, "gzip", sizes...)
-		reside(b.x)
-		return b
+		form = "gzip"
 	case "estargz":
 		return bottleTOC(t, raw, nil, estargz.WithCompressionLevel(gzip.BestSpeed))
 	case "estargz shared members":
