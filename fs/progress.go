@@ -123,6 +123,13 @@ func (p *Progress) start(descs []ocispec.Descriptor) []*layerProgress {
 	return p.layers
 }
 
+// forget takes back what start began.
+func (p *Progress) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.layers = nil
+}
+
 // all returns the layers that Layers tells of.
 func (p *Progress) all() []*layerProgress {
 	p.mu.Lock()

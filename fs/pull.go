@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -17,6 +18,9 @@ import (
 	"github.com/peelfs/peel/layer"
 	"github.com/peelfs/peel/manifest"
 )
+
+// maxOpens is how often an image is opened whose documents have wrong bytes.
+const maxOpens = 3
 
 // Puller makes whole images local. Its methods may be called concurrently:
 // equal layers of several images are transferred once, as they are if other
@@ -60,7 +64,7 @@ func (p *Puller) Pull(ctx context.Context, ref string, progress *Progress) (_ *P
 	if err != nil {
 		return nil, err
 	}
-	m, err := Open(ctx, ref, o)
+	m, err := p.open(ctx, ref, o)
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +92,19 @@ func (p *Puller) Pull(ctx context.Context, ref string, progress *Progress) (_ *P
 	}
 	progress.enter("ready")
 	return out, nil
+}
+
+// open opens the image, again if a document was damaged on its way.
+func (p *Puller) open(ctx context.Context, ref string, o Options) (*Image, error) {
+	for n := 1; ; n++ {
+		m, err := Open(ctx, ref, o)
+		var tried *exhausted
+		if n == maxOpens || !errdefs.IsDataLoss(err) || errors.As(err, &tried) || ctx.Err() != nil {
+			return m, err
+		}
+		o.Log.WithError(err).WithField("image", ref).Warn("opening the image again")
+		o.Progress.forget()
+	}
 }
 
 // tally sums up what layers have fetched. An image may have one twice.

@@ -42,6 +42,11 @@ type transfers struct {
 	meters map[transferKey]*sharedMeter
 }
 
+// exhausted is why a transfer failed that is not worth another try.
+type exhausted struct{ error }
+
+func (e *exhausted) Unwrap() error { return e.error }
+
 type sharedMeter struct {
 	*meter
 	waiting int
@@ -103,12 +108,14 @@ func (t *transfers) run(ctx context.Context, key transferKey, work func() error)
 	for n := 0; ; n++ {
 		err := work()
 		switch {
-		case err == nil || ctx.Err() != nil || n == maxRetries:
+		case err == nil || ctx.Err() != nil:
 			return err
+		case n == maxRetries:
+			return &exhausted{err}
 		case errors.Is(err, layer.ErrVerify) && !damaged:
 			damaged = true // on its way, maybe; a second time it is the registry's
 		case !errdefs.IsUnavailable(err) && !errdefs.IsDeadlineExceeded(err):
-			return err
+			return &exhausted{err}
 		}
 		t.log.WithError(err).WithField("layer", key.slot).Warnf("transfer failed; going on with it in %s", wait)
 		select {
