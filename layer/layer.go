@@ -49,10 +49,10 @@ type Store interface {
 // Sharer is a Store that other processes fill, too. A claim is theirs who hold
 // it to fetch the spans [first, first+n), and is gone with its process.
 type Sharer interface {
-	// TryClaim claims spans, or reports false if another process has a claim on
-	// one of them.
+	// TryClaim claims spans, or reports false if somebody else, of this or
+	// another process, has a claim on one of them.
 	TryClaim(first, n int) (release func(), ok bool, err error)
-	// Claim waits until no other process has a claim on any of the spans.
+	// Claim waits until nobody else has a claim on any of the spans.
 	Claim(ctx context.Context, first, n int) (release func(), err error)
 }
 

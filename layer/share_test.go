@@ -38,7 +38,7 @@ func (p *process) try(first, n int) (func(), <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for i := first; i < first+n; i++ {
-		if g.owner[i] != nil && g.owner[i] != p {
+		if g.owner[i] != nil { // be it another reader of this process, as in package cache
 			return nil, g.changed
 		}
 	}
