@@ -17,8 +17,8 @@ import (
 // Transports: the words by which images outside registries are named, as
 // skopeo's users know them.
 const (
-	TransportOCI           = "oci"            // oci:DIR[:TAG|@DIGEST], an OCI layout
-	TransportOCIArchive    = "oci-archive"    // oci-archive:FILE[:TAG|@DIGEST], one in a tar
+	TransportOCI           = "oci"            // oci:DIR[:TAG|@DIGEST|:@N], an OCI layout
+	TransportOCIArchive    = "oci-archive"    // oci-archive:FILE[:TAG|@DIGEST|:@N], one in a tar
 	TransportDockerArchive = "docker-archive" // docker-archive:FILE[:NAME[:TAG]|:@N], of docker save
 	TransportDockerDir     = "docker-dir"     // docker-dir:DIR[:NAME[:TAG]|:@N], one unpacked
 	TransportDir           = "dir"            // dir:DIR, as skopeo writes it

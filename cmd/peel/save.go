@@ -159,9 +159,7 @@ func (r *saveRun) one(ctx context.Context, ref manifest.Reference) (d ocispec.De
 	defer func() { err = errors.Join(err, from.Close()) }()
 	var known []string
 	if place, ok := from.(here); ok {
-		if known, err = place.Names(ctx); err != nil {
-			return d, err
-		}
+		known = place.Names()
 	}
 	s := &saving{
 		conversion: newConversion(from, convertJob{from: ref}, r.log),

@@ -34,8 +34,9 @@
 //
 // A name is looked for in index.json, by the annotations of image-spec and of
 // containerd, then in the indexes that it lists. Entries of one name and
-// different platforms are one image, for which an index is made. Without a name
-// there must be one image, not counting what is attached to others.
+// different platforms are one image, for which an index is made; those of one
+// platform are several. Without a name there must be one image, not counting
+// what is attached to others. A number counts the entries of index.json.
 //
 // # Trust
 //

@@ -122,28 +122,27 @@ func normal(name string) string {
 	return reference.TagNameOnly(named).String()
 }
 
-// choose finds the image that within names.
-func (d *docker) choose(within string) (*dockerImage, error) {
-	var found []*dockerImage
+// choose finds the number of the image that within names.
+func (d *docker) choose(within string) (int, error) {
+	var found []int
 	number, byNumber := strings.CutPrefix(within, "@")
 	want := normal(within)
-	for i := range d.images {
-		im := &d.images[i]
+	for i, im := range d.images {
 		switch {
 		case within == "", byNumber && number == strconv.Itoa(i),
 			slices.ContainsFunc(im.names, func(s string) bool { return s == within || normal(s) == want }):
-			found = append(found, im)
+			found = append(found, i)
 		}
 	}
 	switch {
 	case len(found) == 1:
 		return found[0], nil
 	case len(d.images) == 0:
-		return nil, fmt.Errorf("%w: there is no image in it", ErrNotFound)
+		return 0, fmt.Errorf("%w: there is no image in it", ErrNotFound)
 	case len(found) == 0:
-		return nil, fmt.Errorf("%w: no image %s; there are: %s", ErrNotFound, quote(within), enumerate(d.names()))
+		return 0, fmt.Errorf("%w: no image %s; there are: %s", ErrNotFound, quote(within), enumerate(d.names()))
 	}
-	return nil, fmt.Errorf("%w; name one of them behind the path and a colon: %s", ErrAmbiguous, enumerate(d.names()))
+	return 0, fmt.Errorf("%w; name one of them behind the path and a colon: %s", ErrAmbiguous, enumerate(d.names()))
 }
 
 // names are what can be written behind the path, for all images.
@@ -184,17 +183,17 @@ func (d *docker) entries(ctx context.Context) ([]Entry, error) {
 	return all, nil
 }
 
-func (d *docker) pick(ctx context.Context, within string) (ocispec.Descriptor, []byte, error) {
-	im, err := d.choose(within)
+func (d *docker) pick(ctx context.Context, within string) (Entry, []byte, error) {
+	i, err := d.choose(within)
 	if err != nil {
-		return ocispec.Descriptor{}, nil, err
+		return Entry{}, nil, err
 	}
-	b, err := d.build(ctx, im)
+	b, err := d.build(ctx, &d.images[i])
 	if err != nil {
-		return ocispec.Descriptor{}, nil, err
+		return Entry{}, nil, err
 	}
 	d.got = *b
-	return b.desc, b.raw, nil
+	return Entry{d.images[i].called(i), b.desc}, b.raw, nil
 }
 
 // find knows the blobs of the image that was picked.

@@ -143,6 +143,23 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// TestNamesBesideDamage: an image is what it is whatever becomes of the others.
+func TestNamesBesideDamage(t *testing.T) {
+	t.Parallel()
+	a := layerOf(t, "a")
+	at := save(t, pack(t,
+		entry{name: "a", content: a}, entry{name: "1", content: configFor(t, a)},
+		entry{name: manifestFile, content: encoded(t, []saved{
+			{Config: "gone", RepoTags: []string{"bad:1"}, Layers: []string{"gone"}},
+			{Config: "1", RepoTags: []string{"good:1", "good:2"}, Layers: []string{"a"}},
+		})},
+	))
+	s := source(t, "docker-archive:"+at+":good:2")
+	if want := []string{"good:1", "good:2"}; !cmp.Equal(s.Names(), want) {
+		t.Errorf("got %q, want %q", s.Names(), want)
+	}
+}
+
 func TestDockerErrors(t *testing.T) {
 	t.Parallel()
 	a := layerOf(t, "a")

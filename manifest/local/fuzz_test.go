@@ -100,9 +100,9 @@ func FuzzDocker(f *testing.F) {
 			return
 		}
 		for i, im := range d.images {
-			desc, raw, err := d.pick(t.Context(), im.called(i)[0])
+			picked, raw, err := d.pick(t.Context(), im.called(i)[0])
 			if err == nil {
-				checkPicked(t, d, desc, raw)
+				checkPicked(t, d, picked.Desc, raw)
 			}
 		}
 	})
@@ -162,8 +162,8 @@ func FuzzLayout(f *testing.F) {
 				t.Errorf("%v has no name", e.Desc)
 			}
 		}
-		if desc, raw, err := o.pick(t.Context(), within); err == nil && digest.FromBytes(raw) != desc.Digest && desc.Digest.Algorithm() == digest.SHA256 {
-			t.Errorf("%v is not of %s", desc, raw)
+		if e, raw, err := o.pick(t.Context(), within); err == nil && digest.FromBytes(raw) != e.Desc.Digest && e.Desc.Digest.Algorithm() == digest.SHA256 {
+			t.Errorf("%v is not of %s", e.Desc, raw)
 		}
 		if _, err := o.referrers(t.Context(), d.Digest); err != nil && !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrVerify) {
 			t.Errorf("%v", err)

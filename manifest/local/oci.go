@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -145,10 +146,7 @@ func (o *oci) images() []ociImage {
 	var named []ociImage
 	for _, d := range tops {
 		name := nameOf(d)
-		i := slices.IndexFunc(named, func(im ociImage) bool {
-			first := im.entries[0]
-			return im.names[0] == name && (first.Digest == d.Digest || first.Platform != nil && d.Platform != nil)
-		})
+		i := slices.IndexFunc(named, func(im ociImage) bool { return im.names[0] == name && belongs(d, im.entries) })
 		if i < 0 {
 			named = append(named, ociImage{[]string{name}, []ocispec.Descriptor{d}})
 			continue
@@ -156,6 +154,22 @@ func (o *oci) images() []ociImage {
 		named[i].entries = append(named[i].entries, d)
 	}
 	return merge(named)
+}
+
+// belongs reports whether d is one image with the others: if it is one of
+// them, or if each is for a platform of its own.
+func belongs(d ocispec.Descriptor, others []ocispec.Descriptor) bool {
+	if slices.ContainsFunc(others, func(e ocispec.Descriptor) bool { return e.Digest == d.Digest }) {
+		return true
+	}
+	return d.Platform != nil && !slices.ContainsFunc(others, func(e ocispec.Descriptor) bool {
+		return e.Platform == nil || !isAttached(d) && samePlatform(*e.Platform, *d.Platform)
+	})
+}
+
+func samePlatform(a, b ocispec.Platform) bool {
+	return a.Architecture == b.Architecture && a.OS == b.OS && a.Variant == b.Variant && a.OSVersion == b.OSVersion &&
+		slices.Equal(a.OSFeatures, b.OSFeatures)
 }
 
 // merge makes one of what is there under several names, and takes names away
@@ -216,16 +230,24 @@ func (o *oci) names(ctx context.Context) string {
 	return enumerate(all)
 }
 
-func (o *oci) pick(ctx context.Context, within string) (ocispec.Descriptor, []byte, error) {
+func (o *oci) pick(ctx context.Context, within string) (Entry, []byte, error) {
 	d, err := o.choose(ctx, within)
 	if err != nil {
-		return d, nil, err
+		return Entry{}, nil, err
 	}
 	raw, err := o.load(d)
 	if err != nil {
-		return d, nil, err
+		return Entry{}, nil, err
 	}
-	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: int64(len(raw))}, raw, nil
+	all, err := o.entries(ctx)
+	if err != nil {
+		return Entry{}, nil, err
+	}
+	picked := Entry{Desc: ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: int64(len(raw))}}
+	if i := slices.IndexFunc(all, func(e Entry) bool { return e.Desc.Digest == d.Digest }); i >= 0 {
+		picked.Names = all[i].Names
+	}
+	return picked, raw, nil
 }
 
 // choose finds the document that within names.
@@ -250,7 +272,7 @@ func (o *oci) choose(ctx context.Context, within string) (ocispec.Descriptor, er
 // joined to it, or else just what has that digest.
 func (o *oci) pinned(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error) {
 	if err := d.Validate(); err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("%w: digest %s: %w", ErrNotFound, quote(string(d)), err)
+		return o.numbered(string(d))
 	}
 	for _, e := range o.index {
 		if e.Digest == d {
@@ -274,6 +296,15 @@ func (o *oci) pinned(ctx context.Context, d digest.Digest) (ocispec.Descriptor, 
 		return ocispec.Descriptor{}, err
 	}
 	return ocispec.Descriptor{Digest: d, Size: f.size}, f.Close()
+}
+
+// numbered is an entry of index.json by its place in it, as skopeo counts.
+func (o *oci) numbered(number string) (ocispec.Descriptor, error) {
+	n, err := strconv.Atoi(number)
+	if err != nil || n < 0 || n >= len(o.index) {
+		return ocispec.Descriptor{}, fmt.Errorf("%w: no entry %s in %s, which has %d", ErrNotFound, quote(number), ocispec.ImageIndexFile, len(o.index))
+	}
+	return o.index[n], nil
 }
 
 // named searches index.json for a name, and then the indexes that it lists.
@@ -322,24 +353,24 @@ func isIndex(mediaType string) bool {
 
 // join makes one of the entries that are called the same: themselves, if they
 // are, or an index of them, if each is for a platform.
-func (o *oci) join(same []ocispec.Descriptor) (ocispec.Descriptor, error) {
+func (o *oci) join(entries []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	var different []ocispec.Descriptor
-	for _, d := range same {
+	one := true
+	for _, d := range entries {
 		if !slices.ContainsFunc(different, func(e ocispec.Descriptor) bool { return e.Digest == d.Digest }) {
+			one = one && (len(different) == 0 || belongs(d, different))
 			different = append(different, d)
 		}
 	}
 	if len(different) == 1 {
 		return different[0], nil
 	}
-	for _, d := range different {
-		if d.Platform == nil {
-			var all []string
-			for _, d := range different {
-				all = append(all, "@"+string(d.Digest))
-			}
-			return d, fmt.Errorf("%w of the same name; name one by its digest: %s", ErrAmbiguous, enumerate(all))
+	if !one {
+		var all []string
+		for _, d := range different {
+			all = append(all, "@"+string(d.Digest))
 		}
+		return ocispec.Descriptor{}, fmt.Errorf("%w of the same name; name one by its digest: %s", ErrAmbiguous, enumerate(all))
 	}
 	raw, err := json.Marshal(ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: different,

@@ -96,6 +96,7 @@ func TestLayoutNames(t *testing.T) {
 		add(l.list(annotated(on(deep, "amd64"), refName, "deep"), on(arm, "arm64")), refName, "nested").
 		add(on(two, "amd64"), refName, "platforms").add(on(arm, "arm64"), refName, "platforms").
 		add(one, refName, "same").add(two, refName, "same").
+		add(on(one, "amd64"), refName, "twins").add(on(two, "amd64"), refName, "twins").
 		add(arm).add(arm, refName, "not a name\x1b[2J")
 	for _, at := range l.places() {
 		for _, tc := range []struct {
@@ -117,6 +118,9 @@ func TestLayoutNames(t *testing.T) {
 			{"unknown tag", ":none", "", ErrNotFound},
 			{"tag of two images", ":3.20", "", ErrAmbiguous},
 			{"two images of one name", ":same", "", ErrAmbiguous},
+			{"two images of one name and platform", ":twins", "", ErrAmbiguous},
+			{"number", ":@1", one.Digest, nil},
+			{"number of none", ":@99", "", ErrNotFound},
 			{"no name", "", "", ErrAmbiguous},
 		} {
 			t.Run(at[:8]+" "+tc.name, func(t *testing.T) {
@@ -136,6 +140,19 @@ func TestLayoutNames(t *testing.T) {
 	err := failure(t, l.places()[1])
 	if want := "behind the path and a colon: one, uno, docker.io/library/alpine:3.20, ghcr.io/a/b:3.20, nested, platforms, @" + string(arm.Digest); !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// TestUntaggedTwins: crane keeps platforms of images without tags.
+func TestUntaggedTwins(t *testing.T) {
+	t.Parallel()
+	l := newTree(t)
+	one, two := l.image("one", "amd64"), l.image("two", "amd64")
+	l.add(on(one, "amd64")).add(on(two, "amd64")).add(on(l.image("arm", "arm64"), "arm64"))
+	for _, at := range l.places() {
+		if err := failure(t, at); !errors.Is(err, ErrAmbiguous) {
+			t.Errorf("got %v", err)
+		}
 	}
 }
 

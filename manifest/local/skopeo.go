@@ -49,8 +49,8 @@ func (s *skopeo) entries(context.Context) ([]Entry, error) {
 	return []Entry{{Desc: s.desc}}, nil
 }
 
-func (s *skopeo) pick(context.Context, string) (ocispec.Descriptor, []byte, error) {
-	return s.desc, s.raw, nil
+func (s *skopeo) pick(context.Context, string) (Entry, []byte, error) {
+	return Entry{Desc: s.desc}, s.raw, nil
 }
 
 func (s *skopeo) find(d digest.Digest) (*file, error) {

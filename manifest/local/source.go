@@ -38,8 +38,9 @@ type Entry struct {
 type layout interface {
 	// entries lists the images.
 	entries(ctx context.Context) ([]Entry, error)
-	// pick returns the document that within names, verified.
-	pick(ctx context.Context, within string) (ocispec.Descriptor, []byte, error)
+	// pick returns the image that within names, and its document, verified.
+	// Other images of the place may be damaged.
+	pick(ctx context.Context, within string) (Entry, []byte, error)
 	// find opens a blob or document of the image that was picked. What is not
 	// there is an fs.ErrNotExist. The digest is valid.
 	find(d digest.Digest) (*file, error)
@@ -56,6 +57,7 @@ type Source struct {
 	name  string // repository of references that mean this place
 	in    folder
 	from  layout
+	names []string
 	desc  ocispec.Descriptor
 	raw   []byte
 
@@ -71,10 +73,11 @@ func Open(ctx context.Context, ref manifest.Reference, o Options) (*Source, erro
 	if err != nil {
 		return nil, place(ref, err)
 	}
-	s.desc, s.raw, err = s.from.pick(ctx, ref.Within())
+	picked, raw, err := s.from.pick(ctx, ref.Within())
 	if err != nil {
 		return nil, place(ref, errors.Join(err, s.in.Close()))
 	}
+	s.names, s.desc, s.raw = picked.Names, picked.Desc, raw
 	return s, nil
 }
 
@@ -133,6 +136,9 @@ func openLayout(transport string, in folder) (layout, error) {
 	}
 	return openOCI(in)
 }
+
+// Names are what the image is called in its place, as Entry has them.
+func (s *Source) Names() []string { return s.names }
 
 // Manifest implements manifest.Fetcher: the document that was picked, or that
 // of ref's digest.
