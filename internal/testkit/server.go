@@ -21,7 +21,7 @@ type server struct {
 	t       testing.TB
 	handler http.Handler
 	addr    string
-	tls     *tls.Config // nil: plain HTTP
+	tls     *tls.Config // nil: plain HTTP; else HTTP/2 as well
 
 	mu   sync.Mutex // guards what follows
 	http *http.Server
@@ -58,17 +58,19 @@ func (s *server) Start() {
 	if s.addr == anyPort {
 		s.addr = l.Addr().String()
 	}
+	h := &http.Server{Handler: s.recorded(), ErrorLog: quiet(), TLSConfig: s.tls}
+	s.http = h
+	serve := h.Serve
 	if s.tls != nil {
-		l = tls.NewListener(l, s.tls)
+		serve = func(l net.Listener) error { return h.ServeTLS(l, "", "") } // HTTP/2 for those who want it
 	}
-	s.http = &http.Server{Handler: s.recorded(), ErrorLog: quiet()}
 	s.done = make(chan struct{})
-	go func(h *http.Server, done chan struct{}) { // ends with Stop
+	go func(done chan struct{}) { // ends with Stop
 		defer close(done)
-		if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := serve(l); !errors.Is(err, http.ErrServerClosed) {
 			s.t.Errorf("serving %s: %v", s.addr, err)
 		}
-	}(s.http, s.done)
+	}(s.done)
 }
 
 // Stop closes the port and every connection to it.
@@ -88,7 +90,7 @@ func (s *server) Stop() {
 
 func (s *server) recorded() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		seen := Wire{Method: r.Method, URI: r.URL.RequestURI(), Host: r.Host, Header: r.Header.Clone()}
+		seen := Wire{Method: r.Method, URI: r.URL.RequestURI(), Host: r.Host, Proto: r.Proto, Header: r.Header.Clone()}
 		s.mu.Lock()
 		s.wire = append(s.wire, seen)
 		s.mu.Unlock()

@@ -13,8 +13,8 @@ import (
 // A Wire is the head of a request as it arrived, before anything was made of
 // it.
 type Wire struct {
-	Method, URI, Host string
-	Header            http.Header
+	Method, URI, Host, Proto string
+	Header                   http.Header
 }
 
 // secretHeaders are those that browsers and clients keep to one origin.

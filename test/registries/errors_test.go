@@ -111,6 +111,9 @@ func TestSecure(t *testing.T) {
 			root := p.Mount("registry.example/a/b:oci", append(tc.flags, "--hosts-dir", at, "--client-cert", cert, "--client-key", key)...)
 			readsAll(t, root)
 			p.Umount(root)
+			if w := front.Wire(); len(w) == 0 || w[len(w)-1].Proto != "HTTP/2.0" {
+				t.Errorf("%d requests, not by HTTP/2", len(w))
+			}
 		})
 	}
 }
