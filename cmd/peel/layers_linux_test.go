@@ -31,7 +31,7 @@ func oldImage(t *testing.T) (dir string, layers []testkit.Layer) {
 		t.Fatal(err)
 	}
 	layers = []testkit.Layer{
-		testkit.Encode(t, testkit.Gzip, testkit.File("a", []byte("a"))),
+		testkit.Encode(t, testkit.Gzip, testkit.File("a", []byte("a")), testkit.File("noise", testkit.Noise(1, 4<<20))),
 		testkit.Encode(t, testkit.Gzip, testkit.File("b", []byte("b"))),
 	}
 	files := map[string][]byte{"version": []byte("Directory Transport Version: 1.1\n")}
@@ -224,6 +224,12 @@ func TestSchema1Registry(t *testing.T) {
 		t.Errorf("skopeo says %s, peel %s", is, at)
 	}
 	testkit.RunSkopeo(t, "copy", "--quiet", "dir:"+dir, "dir:"+dir+"-copy") // all blobs are there
+	blob := layers[0].Desc
+	reg.Inject(testkit.Fault{Path: blob.Digest.String(), Times: 2, Do: testkit.Corrupt(10)})
+	got = peel(t, "save", reg.Ref("old", "1"), "-o", "oci:"+dir+"-wrong")
+	if got.code != 0 || !strings.Contains(got.err, "once more") {
+		t.Errorf("a layer that was sent wrong: %+v", got)
+	}
 	pinned := reg.Host() + "/old@" + at
 	got = peel(t, "layers", "--json", pinned)
 	var l layerList

@@ -303,7 +303,9 @@ func (s *saving) copyUnpacked(ctx context.Context, d ocispec.Descriptor) error {
 	var g errgroup.Group
 	g.Go(func() (err error) {
 		diffID, err = unpackedDigest(packed)
-		packed.CloseWithError(err)
+		// To the end in any case: of wrong bytes the digest tells, and then
+		// they are asked for again.
+		_, _ = io.Copy(io.Discard, packed)
 		return err
 	})
 	both := io.TeeReader(in, feed)
@@ -337,7 +339,7 @@ func readVerified(d ocispec.Descriptor, r io.Reader) error {
 	return nil
 }
 
-// unpackedDigest reads a layer to its end.
+// unpackedDigest is the digest of what a layer unpacks to.
 func unpackedDigest(packed io.Reader) (digest.Digest, error) {
 	tar, err := convert.Uncompress(packed)
 	if err != nil {
@@ -345,9 +347,6 @@ func unpackedDigest(packed io.Reader) (digest.Digest, error) {
 	}
 	defer tar.Close()
 	sum := digest.SHA256.Digester()
-	if _, err := io.Copy(sum.Hash(), tar); err != nil {
-		return "", err
-	}
-	_, err = io.Copy(io.Discard, packed) // what may follow the last member
+	_, err = io.Copy(sum.Hash(), tar)
 	return sum.Digest(), err
 }
