@@ -27,13 +27,13 @@ const osWindows = "windows"
 // (distribution's manifest-v2-1.md), repeated entries removed.
 type schema1Image struct {
 	entries []schema1Entry  // oldest first
-	newest  []byte          // v1Compatibility of the last entry
 	blobs   []digest.Digest // of all entries, newest first
 }
 
 // schema1Entry is one step of an image's history.
 type schema1Entry struct {
 	v1
+	raw   []byte // v1Compatibility
 	blob  digest.Digest
 	empty bool // no layer belongs to it
 }
@@ -132,10 +132,10 @@ func (s shape) schema1() (*schema1Image, error) {
 		return nil, fmt.Errorf("%w: %d fsLayers and %d entries of history, want the same number, at least 1",
 			ErrMalformed, len(layers), len(history))
 	}
-	v := &schema1Image{newest: []byte(history[0].V1Compatibility)}
+	v := &schema1Image{}
 	for i := range layers {
-		e := schema1Entry{blob: layers[i].BlobSum}
-		if err := e.read(history[i].V1Compatibility); err != nil {
+		e := schema1Entry{raw: []byte(history[i].V1Compatibility), blob: layers[i].BlobSum}
+		if err := e.read(); err != nil {
 			return nil, fmt.Errorf("history: entry %d of %d: %w", i+1, len(history), err)
 		}
 		v.entries, v.blobs = append(v.entries, e), append(v.blobs, e.blob)
@@ -144,12 +144,12 @@ func (s shape) schema1() (*schema1Image, error) {
 	return v, v.link()
 }
 
-// read fills an entry in that has its blob.
-func (e *schema1Entry) read(v1Compatibility string) error {
+// read fills an entry in that has its JSON and its blob.
+func (e *schema1Entry) read() error {
 	if err := checkDigest(e.blob); err != nil {
 		return fmt.Errorf("blobSum: %w", err)
 	}
-	if err := json.Unmarshal([]byte(v1Compatibility), &e.v1); err != nil {
+	if err := json.Unmarshal(e.raw, &e.v1); err != nil {
 		return fmt.Errorf("%w: v1Compatibility: %w", ErrMalformed, err)
 	}
 	if err := digest.NewDigestFromEncoded(digest.SHA256, e.ID).Validate(); err != nil {

@@ -336,3 +336,18 @@ func TestEmptyLayer(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+// TestSchema1RepeatedTop: where the newest entry repeats the one below it,
+// that one is the image.
+func TestSchema1RepeatedTop(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "", oldManifest(old{id: "a", os: "plan9"}, old{id: "a", os: "linux"}))
+	img, err := Resolve(t.Context(), s, parseRef(t, "test/image:x"), platform(t, "linux/amd64"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := LoadConfig(t.Context(), s, img)
+	if err != nil || c.OS != "linux" {
+		t.Errorf("it is of %v, %v", c, err)
+	}
+}

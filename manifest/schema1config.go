@@ -21,12 +21,13 @@ type history struct {
 	EmptyLayer bool       `json:"empty_layer,omitempty"`
 }
 
-// config makes the configuration that Docker 1.10 to 25 made of a manifest of
-// schema 1: that of the newest entry without what ties it to others, and with
-// the layers and the history that were spread over all of them. Its digest is
-// the ID that the image had in Docker.
+// config makes the configuration that Docker 1.10 to 25 and skopeo made of a
+// manifest of schema 1: that of the newest entry without what ties it to
+// others, and with the layers and the history that were spread over all of
+// them. Its digest is the ID that the image had there, if all its empty layers
+// are called throwaway: those of Docker before 1.10 were not, and were layers.
 func (v *schema1Image) config(diffIDs []digest.Digest) ([]byte, error) {
-	raw, err := v.canonical()
+	raw, err := v.entries[len(v.entries)-1].canonical()
 	if err != nil {
 		return nil, fmt.Errorf("%w: history: entry 1: %w", ErrMalformed, err)
 	}
@@ -50,21 +51,21 @@ func (v *schema1Image) config(diffIDs []digest.Digest) ([]byte, error) {
 	return json.Marshal(members)
 }
 
-// canonical is the newest entry as Docker read it: by the members that Docker
-// then knew if a version before 1.8.3 has written it, else as it stands. Other
-// tools state no version.
-func (v *schema1Image) canonical() ([]byte, error) {
+// canonical is an entry as Docker read it: by the members that Docker then knew
+// if a version before 1.8.3 has written it, else as it stands. What states no
+// version is of other tools and stands, as for skopeo.
+func (e *schema1Entry) canonical() ([]byte, error) {
 	var by struct {
 		DockerVersion string `json:"docker_version"`
 	}
-	if err := json.Unmarshal(v.newest, &by); err != nil {
+	if err := json.Unmarshal(e.raw, &by); err != nil {
 		return nil, err
 	}
 	if by.DockerVersion == "" || !before183(by.DockerVersion) {
-		return v.newest, nil
+		return e.raw, nil
 	}
 	var old oldImage
-	if err := json.Unmarshal(v.newest, &old); err != nil {
+	if err := json.Unmarshal(e.raw, &old); err != nil {
 		return nil, err
 	}
 	return json.Marshal(old)
