@@ -234,7 +234,10 @@ func (t table) find(name string) (string, member, error) {
 		return bad(wrong)
 	}
 	todo, done, links := strings.Split(cleaned, "/"), "", 0
-	for len(todo) > 0 {
+	for steps := 0; len(todo) > 0; steps++ {
+		if steps == maxSteps {
+			return bad(fmt.Sprintf("it leads over more than %d folders", maxSteps))
+		}
 		next := todo[0]
 		todo = todo[1:]
 		switch next {

@@ -58,9 +58,9 @@
 // # Limits
 //
 // They stand in limits.go: documents of 8 MiB, 100 000 members of up to 4096
-// bytes of name and 16 MiB of names altogether, 40 links to one file, 4096
-// images, 512 layers of an image. Members with names that are absolute or lead
-// out of the archive, sizes beyond its end, and sparse ones that are needed are
-// refused by name. The worst archive takes some 100 MiB of memory, and unpacking zstd as
-// much again for its window.
+// bytes of name and 16 MiB of names altogether, 40 links and 1024 folders on
+// the way to a file, 4096 images, 512 layers of an image. Members with names
+// that are absolute or lead out of the archive, sizes beyond its end, and
+// sparse ones that are needed are refused by name. The worst archive takes some
+// 100 MiB of memory, and unpacking zstd as much again for its window.
 package local

@@ -10,6 +10,7 @@ const (
 	maxName      = 4096                 // of a member's name or link target
 	maxNames     = 16 << 20             // of all names and link targets of an archive
 	maxLinks     = 40                   // links followed from one name to a file
+	maxSteps     = 1024                 // components of names on that way
 	maxImages    = 4096                 // images of a place, and entries of an index
 	maxTags      = 1024                 // names of one image
 	maxReference = 1024                 // of such a name
