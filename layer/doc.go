@@ -56,7 +56,7 @@
 // that one wrong window is found, though not two neighbours that lie together. No
 // byte reaches a reader or a store before the digest of its chunk has matched. Bytes
 // that prove wrong, or end early, are asked for eight times more with growing
-// pauses; a whole blob is streamed three times.
+// pauses, and so are tables of contents; a whole blob is streamed three times.
 //
 // # Concurrency
 //

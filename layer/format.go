@@ -54,7 +54,8 @@ func TOCDigest(d ocispec.Descriptor) (digest.Digest, bool) {
 // ReadIndex makes the index of a layer from the table of contents in the
 // layer's blob: with one read where the descriptor says where it lies or a
 // guess finds it, with two otherwise, with none where there is no table to be
-// trusted. Errors are ErrPlain, ErrVerify, ErrMalformed and the source's own.
+// trusted. A table or footer that proves wrong is read again, as a span is.
+// Errors are ErrPlain, ErrVerify, ErrMalformed and the source's own.
 func ReadIndex(ctx context.Context, src Source, d ocispec.Descriptor) (*Index, error) {
 	for _, f := range tocFormats() {
 		value := f.digest(d)
@@ -66,12 +67,31 @@ func ReadIndex(ctx context.Context, src Source, d ocispec.Descriptor) (*Index, e
 			return nil, plain("%s layer with a TOC digest %q that is none", f.id, value)
 		}
 		x, err := f.index(ctx, src, d, toc)
+		for try := 0; try < readTries(err) && ctx.Err() == nil; try++ {
+			if err := pause(ctx, try); err != nil {
+				return nil, fmt.Errorf("layer %s: %w", d.Digest, err)
+			}
+			x, err = f.index(ctx, src, d, toc)
+		}
 		if err != nil && !errors.Is(err, ErrPlain) {
 			return nil, fmt.Errorf("layer %s: %w", d.Digest, err)
 		}
 		return x, err
 	}
 	return nil, plain("no annotation with the digest of a table of contents")
+}
+
+// readTries is how often to ask again after err. What a digest proves wrong is
+// not the table. A footer has no digest: wrong bytes look like a layer that is
+// not what its annotation says, or that breaks a limit, and such layers exist.
+func readTries(err error) int {
+	switch {
+	case errors.Is(err, ErrVerify):
+		return maxAgain
+	case errors.Is(err, ErrPlain), errors.Is(err, ErrMalformed):
+		return 1
+	}
+	return 0
 }
 
 // isZstd reports whether a layer's media type says zstd.

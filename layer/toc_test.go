@@ -2,11 +2,13 @@ package layer
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/containerd/stargz-snapshotter/estargz"
@@ -147,6 +149,50 @@ type earlyCompression struct {
 	early.Decompressor
 }
 
+// damaged is a blob of which the first answers have byte at flipped.
+type damaged struct {
+	blob
+	at    int64
+	times atomic.Int64
+}
+
+func (d *damaged) ReadRange(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	rc, err := d.blob.ReadRange(ctx, off, n)
+	if err != nil || d.at < off || d.at >= off+n || d.times.Add(-1) < 0 {
+		return rc, err
+	}
+	p := bytes.Clone(d.bytes[off:][:n])
+	p[d.at-off] ^= 0xff
+	return io.NopCloser(bytes.NewReader(p)), nil
+}
+
+// TestReadIndexDamaged: wrong bytes on the way neither fail an opening nor make
+// a layer with a table of contents a plain one.
+func TestReadIndexDamaged(t *testing.T) {
+	t.Parallel()
+	packed, d := stargz(t, tarball(t))
+	for _, c := range []struct {
+		name  string
+		at    int64 // from the end
+		times int64
+	}{
+		{"footer", 20, 1},
+		{"table", 120, 5},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			src := &damaged{blob: blob{bytes: packed}, at: d.Size - c.at}
+			src.times.Store(c.times)
+			if _, err := ReadIndex(t.Context(), src, d); err != nil {
+				t.Error(err)
+			}
+			if n := src.requests.Load(); n != c.times+1 {
+				t.Errorf("%d requests", n)
+			}
+		})
+	}
+}
+
 func TestReadIndexPlain(t *testing.T) {
 	t.Parallel()
 	whole := tarball(t)
@@ -164,16 +210,16 @@ func TestReadIndexPlain(t *testing.T) {
 	}{
 		{"no annotation", good, with(mediaGzip, nil), 0, "no annotation"},
 		{"digest that is none", good, with(mediaGzip, map[string]string{estargz.TOCJSONDigestAnnotation: "sha256:zz"}), 0, "that is none"},
-		{"annotation without footer", plainGzip, esgz, 1, "no eStargz footer"},
-		{"tiny blob", []byte("tiny"), esgz, 1, "no eStargz footer"},
+		{"annotation without footer", plainGzip, esgz, 2, "no eStargz footer"},
+		{"tiny blob", []byte("tiny"), esgz, 2, "no eStargz footer"},
 		{"empty blob", nil, esgz, 0, "no eStargz footer"},
 		{"eStargz annotation, zstd layer", good, with(mediaZstd, esgz.Annotations), 0, "no annotation"},
 		{"zstd:chunked annotation, gzip layer", good, with(mediaGzip, map[string]string{early.ManifestChecksumAnnotation: digest.FromBytes(nil).String()}), 0, "no annotation"},
-		{"zstd:chunked without footer", plainGzip, with(mediaZstd, map[string]string{early.ManifestChecksumAnnotation: digest.FromBytes(nil).String()}), 1, "no zstd:chunked footer"},
-		{"table in the footer's dreams", append(bytes.Clone(plainGzip), footer51(1<<40)...), esgz, 1, "the footer puts"},
+		{"zstd:chunked without footer", plainGzip, with(mediaZstd, map[string]string{early.ManifestChecksumAnnotation: digest.FromBytes(nil).String()}), 2, "no zstd:chunked footer"},
+		{"table in the footer's dreams", append(bytes.Clone(plainGzip), footer51(1<<40)...), esgz, 2, "the footer puts"},
 		{
 			"zstd footer of another type", append(make([]byte, 200), "\x05\x00\x00\x00\x00\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x00\x00\x00\x00GnUlInUx"...),
-			with(mediaZstd, map[string]string{early.ManifestChecksumAnnotation: digest.FromBytes(nil).String()}), 1, "of type 9",
+			with(mediaZstd, map[string]string{early.ManifestChecksumAnnotation: digest.FromBytes(nil).String()}), 2, "of type 9",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
