@@ -161,7 +161,7 @@ func TestReadIndexVerifies(t *testing.T) {
 			}
 			_, d = c.make(toc)
 			end := bytes.LastIndex(p, p[len(p)-51:]) // of the table, at the latest
-			var flips sync.WaitGroup // at once, as most of the time is for pauses
+			var flips sync.WaitGroup                 // at once, as most of the time is for pauses
 			for at := 1000 + 8; at < end; at++ {
 				flips.Go(func() {
 					flipped := bytes.Clone(p)
