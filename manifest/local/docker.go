@@ -174,6 +174,9 @@ func enumerate(names []string) string {
 func (d *docker) entries(ctx context.Context) ([]Entry, error) {
 	var all []Entry
 	for i := range d.images {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		b, err := d.build(ctx, &d.images[i])
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", d.images[i].called(i)[0], err)

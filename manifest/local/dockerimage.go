@@ -58,9 +58,6 @@ type work struct {
 // no name and no configuration tells is read: the digests of layers that are
 // compressed, and of all layers in the legacy form.
 func (d *docker) build(ctx context.Context, im *dockerImage) (b *built, err error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
 	w := &work{from: d}
 	defer func() {
 		for _, f := range w.opened {

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,9 @@ func openSkopeo(in folder) (*skopeo, error) {
 	raw, err := document(in, manifestFile, maxDocument)
 	if err != nil {
 		return nil, absent(err, manifestFile)
+	}
+	if bytes.HasPrefix(bytes.TrimSpace(raw), []byte("[")) {
+		return nil, fmt.Errorf("%w: %s is a list, not a manifest", ErrMalformed, manifestFile)
 	}
 	return &skopeo{in, described(raw), raw}, nil
 }

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -128,6 +129,37 @@ func openFolder(ctx context.Context, ref manifest.Reference, o Options) (folder,
 }
 
 func openLayout(transport string, in folder) (layout, error) {
+	from, err := openForm(transport, in)
+	if errors.Is(err, ErrMalformed) {
+		if other := formOf(transport, in); other != "" && other != transport {
+			err = fmt.Errorf("%w; it looks like one for %s:", err, other)
+		}
+	}
+	return from, err
+}
+
+// formOf is the transport of a place that was taken for another's, going by
+// its files; "" if these tell nothing.
+func formOf(taken string, in folder) string {
+	docker, layout, dir := manifest.TransportDockerDir, manifest.TransportOCI, manifest.TransportDir
+	if taken == manifest.TransportDockerArchive || taken == manifest.TransportOCIArchive {
+		docker, layout, dir = manifest.TransportDockerArchive, manifest.TransportOCIArchive, ""
+	}
+	raw, err := document(in, manifestFile, maxDocument)
+	switch raw = bytes.TrimSpace(raw); {
+	case err == nil && bytes.HasPrefix(raw, []byte("[")):
+		return docker
+	case err == nil && bytes.HasPrefix(raw, []byte("{")):
+		return dir
+	}
+	if f, err := in.open(ocispec.ImageLayoutFile); err == nil {
+		f.Close()
+		return layout
+	}
+	return ""
+}
+
+func openForm(transport string, in folder) (layout, error) {
 	switch transport {
 	case manifest.TransportDockerArchive, manifest.TransportDockerDir:
 		return openDocker(in)

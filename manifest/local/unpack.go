@@ -86,12 +86,12 @@ func unpack(ctx context.Context, h *held, how compression, o Options) (*held, er
 	return hold(tmp, tmp.Name())
 }
 
-func fill(ctx context.Context, tmp *os.File, h *held, how compression) (err error) {
+func fill(ctx context.Context, tmp *os.File, h *held, how compression) error {
 	out, err := decompress(&reader{io.NewSectionReader(h, 0, h.was.size), ctx.Err}, how)
 	if err != nil {
 		return unpacking(err)
 	}
-	defer func() { err = errors.Join(err, out.Close()) }()
+	defer out.Close()
 	// Few bytes may make many: hence checked on both sides.
 	n, err := io.Copy(tmp, &reader{io.LimitReader(out, maxUnpacked+1), ctx.Err})
 	if err != nil {
