@@ -132,7 +132,7 @@ func openLayout(transport string, in folder) (layout, error) {
 	from, err := openForm(transport, in)
 	if errors.Is(err, ErrMalformed) {
 		if other := formOf(transport, in); other != "" && other != transport {
-			err = fmt.Errorf("%w; it looks like one for %s:", err, other)
+			err = fmt.Errorf("%w; for one of this form write %s:…", err, other)
 		}
 	}
 	return from, err
@@ -152,8 +152,7 @@ func formOf(taken string, in folder) string {
 	case err == nil && bytes.HasPrefix(raw, []byte("{")):
 		return dir
 	}
-	if f, err := in.open(ocispec.ImageLayoutFile); err == nil {
-		f.Close()
+	if _, err := document(in, ocispec.ImageLayoutFile, maxV1); err == nil {
 		return layout
 	}
 	return ""

@@ -213,10 +213,10 @@ func TestPlaces(t *testing.T) {
 		{"a file for a folder", "docker-dir:" + file, "write docker-archive:FILE or oci-archive:FILE", ErrMalformed},
 		{"a device", "docker-archive:" + os.DevNull, "it is not a regular file", ErrMalformed},
 		{"empty folder", "docker-dir:" + t.TempDir(), "neither manifest.json nor repositories", ErrMalformed},
-		{"a layout for an archive of docker save", "docker-archive:" + strings.TrimPrefix(newTree(t).places()[0], "oci-archive:"), "it looks like one for oci-archive:", ErrMalformed},
-		{"a folder of docker save for a layout", "oci:" + docker, "it looks like one for docker-dir:", ErrMalformed},
-		{"a folder of docker save for one of skopeo", "dir:" + docker, "it looks like one for docker-dir:", ErrMalformed},
-		{"a folder of skopeo for one of docker save", "docker-dir:" + skopeo, "it looks like one for dir:", ErrMalformed},
+		{"a layout for an archive of docker save", "docker-archive:" + strings.TrimPrefix(newTree(t).places()[0], "oci-archive:"), "for one of this form write oci-archive:", ErrMalformed},
+		{"a folder of docker save for a layout", "oci:" + docker, "for one of this form write docker-dir:", ErrMalformed},
+		{"a folder of docker save for one of skopeo", "dir:" + docker, "for one of this form write docker-dir:", ErrMalformed},
+		{"a folder of skopeo for one of docker save", "docker-dir:" + skopeo, "for one of this form write dir:", ErrMalformed},
 		{"no transport", "alpine", "docker.io/library/alpine:latest: not supported", ErrUnsupported},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
