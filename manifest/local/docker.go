@@ -95,6 +95,9 @@ func parseManifestFile(raw []byte) ([]dockerImage, error) {
 		if im.layers, err = list[string](e.Layers, maxLayers); err != nil {
 			return nil, fmt.Errorf("image %d: Layers: %w", i, err)
 		}
+		for n, name := range im.layers { // Docker on Windows once wrote its own separators
+			im.layers[n] = strings.ReplaceAll(name, `\`, "/")
+		}
 		err = members(e.LayerSources, maxLayers, func(diffID string, d ocispec.Descriptor) error {
 			im.sources[digest.Digest(diffID)] = d
 			return d.Digest.Validate()

@@ -53,6 +53,7 @@ func TestLayersOfAnyKind(t *testing.T) {
 		{"zstd", []entry{{name: "x", content: zstd}}, "x", zstd, dockerLayer + ".zstd"},
 		{"symbolic link", []entry{{"id/layer.tar", "../" + hex(b) + ".tar", tar.TypeSymlink}, {name: hex(b) + ".tar", content: b}}, "id/layer.tar", b, dockerLayer},
 		{"symbolic link to gzip", []entry{{"id/layer.tar", "../" + hex(zipped) + ".tgz", tar.TypeSymlink}, {name: hex(zipped) + ".tgz", content: zipped}}, "id/layer.tar", zipped, dockerLayer + ".gzip"},
+		{"as Docker on Windows named it", []entry{{name: "id/layer.tar", content: b}}, `id\layer.tar`, b, dockerLayer},
 		{"hard link", []entry{{name: "x", content: b}, {"y", "x", tar.TypeLink}}, "y", b, dockerLayer},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -156,14 +156,16 @@ func (o *oci) images() []ociImage {
 	return merge(named)
 }
 
-// belongs reports whether d is one image with the others: if it is one of
-// them, or if each is for a platform of its own.
+// belongs reports whether d is one image with others of its name: if it is one
+// of them, or if each is for a platform of its own. Of images that docker saved
+// together, alpine:latest and busybox:latest, only the tags are the same.
 func belongs(d ocispec.Descriptor, others []ocispec.Descriptor) bool {
 	if slices.ContainsFunc(others, func(e ocispec.Descriptor) bool { return e.Digest == d.Digest }) {
 		return true
 	}
 	return d.Platform != nil && !slices.ContainsFunc(others, func(e ocispec.Descriptor) bool {
-		return e.Platform == nil || !isAttached(d) && samePlatform(*e.Platform, *d.Platform)
+		return e.Platform == nil || e.Annotations[containerdName] != d.Annotations[containerdName] ||
+			!isAttached(d) && samePlatform(*e.Platform, *d.Platform)
 	})
 }
 

@@ -96,6 +96,8 @@ func TestLayoutNames(t *testing.T) {
 		add(l.list(annotated(on(deep, "amd64"), refName, "deep"), on(arm, "arm64")), refName, "nested").
 		add(on(two, "amd64"), refName, "platforms").add(on(arm, "arm64"), refName, "platforms").
 		add(one, refName, "same").add(two, refName, "same").
+		add(on(two, "amd64"), refName, "latest", containerdName, "docker.io/library/two:latest").
+		add(on(arm, "arm64"), refName, "latest", containerdName, "docker.io/library/arm:latest").
 		add(on(one, "amd64"), refName, "twins").add(on(two, "amd64"), refName, "twins").
 		add(arm).add(arm, refName, "not a name\x1b[2J")
 	for _, at := range l.places() {
@@ -119,6 +121,7 @@ func TestLayoutNames(t *testing.T) {
 			{"tag of two images", ":3.20", "", ErrAmbiguous},
 			{"two images of one name", ":same", "", ErrAmbiguous},
 			{"two images of one name and platform", ":twins", "", ErrAmbiguous},
+			{"tag of two images of different platforms", ":latest", "", ErrAmbiguous},
 			{"number", ":@1", one.Digest, nil},
 			{"number of none", ":@99", "", ErrNotFound},
 			{"no name", "", "", ErrAmbiguous},
@@ -138,7 +141,7 @@ func TestLayoutNames(t *testing.T) {
 		}
 	}
 	err := failure(t, l.places()[1])
-	if want := "behind the path and a colon: one, uno, docker.io/library/alpine:3.20, ghcr.io/a/b:3.20, nested, platforms, @" + string(arm.Digest); !strings.Contains(err.Error(), want) {
+	if want := "behind the path and a colon: one, uno, docker.io/library/alpine:3.20, docker.io/library/two:latest, ghcr.io/a/b:3.20, nested, platforms, docker.io/library/arm:latest, @" + string(arm.Digest); !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
