@@ -169,7 +169,17 @@ func (b *Blob) openAt(ctx context.Context, e *endpoint, w window, p *pace) (*par
 	if err != nil {
 		return nil, err
 	}
-	return b.accept(e, a, w)
+	got, err := b.accept(e, a, w)
+	if err != nil {
+		return nil, err
+	}
+	got.progress = p.progress
+	got.lost = func() {
+		if ctx.Err() == nil { // else who read has gone, not the host
+			b.lost(e)
+		}
+	}
+	return got, nil
 }
 
 // ask goes where the registry redirected to last, or to the registry. While e
@@ -259,7 +269,7 @@ func (b *Blob) askPlace(ctx context.Context, l *location, w window, p *pace) (*a
 	r := b.request(l.from, w)
 	r.url, r.guarded = l.url, l.guarded
 	a, err := b.client.do(ctx, r, p)
-	if f := (*fault)(nil); errors.As(err, &f) && f.after > 0 {
+	if f := (*fault)(nil); ctx.Err() != nil || errors.As(err, &f) && f.after > 0 {
 		return nil, err
 	}
 	if err != nil {
@@ -313,7 +323,7 @@ func (b *Blob) accept(e *endpoint, a *answer, w window) (*part, error) {
 		}
 		var piece piece
 		if piece, err = w.pick(head{a.StatusCode, crange, a.ContentLength}); err == nil {
-			return &part{body: body, host: host, skip: piece.skip, left: piece.n, lost: func() { b.lost(e) }}, nil
+			return &part{body: body, host: host, skip: piece.skip, left: piece.n}, nil
 		}
 		if f, ok := err.(*fault); ok { //nolint:errorlint // pick returns it bare
 			f.text = host + " " + f.text

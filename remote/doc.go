@@ -29,7 +29,7 @@
 // answered 408, 429 or 5xx. Mirrors are tried in their order first, those that
 // failed lately last. Back-off doubles up to Retry.Max, with jitter. An error is
 // final after Retry.Budget of waiting, or Retry.Attempts tries, without 16 KiB
-// (or the rest, if less) arriving. Byte ranges of blobs have twice the budget of
+// (or the rest, if less) arriving that need not be asked for again. Byte ranges of blobs have twice the budget of
 // documents and pushes, as a mount has no use for errors. Documents and pushes
 // are tried five times where nobody is at the address, or DNS knows none; and
 // four times more if they come with another digest than they should.

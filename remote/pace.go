@@ -54,7 +54,12 @@ type pace struct {
 	tries  int
 	missed int // tries that found nobody
 	spent  time.Duration
-	moved  int64 // bytes since the last progress
+	moved  int64 // bytes kept since the last progress
+
+	// Of the try under way: the wait since bytes came, and the bytes. They keep
+	// it alive, but are no progress if the next one begins anew.
+	idle time.Duration
+	came int64
 }
 
 // newPace is for documents and pushes.
@@ -84,7 +89,7 @@ func paceOf(r Retry, budget time.Duration) *pace {
 
 // patience is how long to wait for the next byte.
 func (p *pace) patience() time.Duration {
-	return max(time.Millisecond, min(p.retry.Progress, p.budget-p.spent))
+	return max(time.Millisecond, min(p.retry.Progress, p.budget-p.spent-p.idle))
 }
 
 // settling is how long to wait for the answer to what was sent whole: the last
@@ -92,12 +97,18 @@ func (p *pace) patience() time.Duration {
 // before they answer.
 func (p *pace) settling() time.Duration { return 10 * p.retry.Progress }
 
-// record notes that n bytes came after a wait of d.
-func (p *pace) record(n int, d time.Duration) {
-	p.spent += d
-	p.moved += int64(n)
-	if p.moved >= minProgress {
-		p.moved, p.tries, p.missed, p.spent = 0, 0, 0, 0
+// waited notes that n bytes came after a wait of d.
+func (p *pace) waited(n int, d time.Duration) {
+	p.idle += d
+	if p.came += int64(n); p.came >= minProgress {
+		p.came, p.idle = 0, 0
+	}
+}
+
+// progress notes that n bytes need not be asked for again.
+func (p *pace) progress(n int64) {
+	if p.moved += n; p.moved >= minProgress {
+		p.moved, p.tries, p.missed, p.spent, p.idle = 0, 0, 0, 0, 0
 		p.delays.Reset()
 	}
 }
@@ -126,6 +137,8 @@ func (p *pace) pause(ctx context.Context, err error) error {
 		return err
 	}
 	p.tries++
+	p.spent += p.idle
+	p.idle, p.came = 0, 0
 	if nobody(f) {
 		p.missed++
 	}

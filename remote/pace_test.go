@@ -116,16 +116,18 @@ func TestPauseProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPace(Retry{Attempts: 3}.withDefaults())
 		for range 10 {
-			p.record(minProgress, 10*time.Second)
+			p.waited(minProgress-1, 10*time.Second)
+			p.progress(minProgress)
 			if err := p.pause(t.Context(), again(0)); err != nil {
 				t.Fatalf("after progress: %v", err)
 			}
 		}
-		p.record(minProgress-1, time.Second)
+		p.waited(minProgress-1, time.Second)
+		p.progress(minProgress - 1)
 		if got := p.patience(); got > 20*time.Second || got < 19*time.Second {
 			t.Errorf("patience %v", got)
 		}
-		p.record(0, 20*time.Second)
+		p.waited(0, 20*time.Second)
 		if got := p.patience(); got > 9*time.Second {
 			t.Errorf("patience %v, 21 s of 30 are spent", got)
 		}

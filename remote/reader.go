@@ -11,8 +11,9 @@ type part struct {
 	body       io.ReadCloser
 	host       string
 	skip, left int64
-	got        int64  // bytes delivered
-	lost       func() // told when the body dies
+	got        int64       // bytes delivered
+	lost       func()      // told when the body dies
+	progress   func(int64) // told of bytes delivered
 }
 
 // Read returns io.EOF after the part's last byte, and a transient fault if the
@@ -31,6 +32,7 @@ func (p *part) Read(b []byte) (int, error) {
 	n, err := p.body.Read(b[:min(int64(len(b)), p.left)])
 	p.left -= int64(n)
 	p.got += int64(n)
+	p.progress(int64(n))
 	if errors.Is(err, io.EOF) && p.left == 0 {
 		err = nil
 	}

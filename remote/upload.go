@@ -175,7 +175,7 @@ func (u *Upload) send(ctx context.Context) error {
 		if next < u.off || next > end {
 			return &fault{class: ErrAnswer, text: fmt.Sprintf("%s has %d bytes of the upload, not %d to %d", u.session.at.Host, next, u.off, end)}
 		}
-		p.record(int(max(0, next-at)), 0)
+		p.progress(max(0, next-at))
 		at = next
 	}
 	u.off, u.chunk = end, u.chunk[:0]

@@ -40,7 +40,7 @@ func (w *watchdog) rest() { w.timer.Stop() }
 // disarm ends a wait that brought n bytes.
 func (w *watchdog) disarm(n int) {
 	w.timer.Stop()
-	w.pace.record(n, time.Since(w.since))
+	w.pace.waited(n, time.Since(w.since))
 }
 
 func (w *watchdog) stop() {
