@@ -156,7 +156,10 @@ func (d saveDestination) open(stdout io.Writer) (*savePlace, error) {
 		return &savePlace{saver: archiveSaver{dockersave.NewArchive(stdout)}, workers: 1}, nil
 	}
 	p := &savePlace{path: d.path, workers: 1}
-	p.temp = filepath.Join(filepath.Dir(d.path), "."+filepath.Base(d.path)+".peel-"+rand.Text())
+	if real, err := filepath.EvalSymlinks(d.path); err == nil {
+		p.path = real // a link stays what it is
+	}
+	p.temp = filepath.Join(filepath.Dir(p.path), "."+filepath.Base(p.path)+".peel-"+rand.Text())
 	var err error
 	switch d.transport {
 	case manifest.TransportOCI:
@@ -244,11 +247,8 @@ func (p *savePlace) finish(ctx context.Context, err error) error {
 	if p.temp == "" {
 		return err
 	}
-	if err == nil && p.file == nil {
-		// An empty folder gives way; another name that has come meanwhile does not.
-		if gone := os.Remove(p.path); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
-			err = gone
-		}
+	if fi, there := os.Lstat(p.path); err == nil && p.file == nil && there == nil && fi.IsDir() {
+		err = os.Remove(p.path) // an empty folder gives way; what has come meanwhile does not
 	}
 	if err == nil {
 		err = os.Rename(p.temp, p.path)

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -94,6 +96,34 @@ func TestSaveInterrupted(t *testing.T) {
 			if left := leftIn(t, dir); len(left) > 0 {
 				t.Errorf("left: %v", left)
 			}
+		})
+	}
+}
+
+// TestSaveThroughLinks: what links lead to is written, and they stay.
+func TestSaveThroughLinks(t *testing.T) {
+	t.Parallel()
+	s := newStock(t)
+	for _, to := range []string{"dir:", "oci:", "docker-archive:"} {
+		t.Run(to, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			there, link := filepath.Join(dir, "there"), filepath.Join(dir, "link")
+			err := os.Mkdir(there, 0o755)
+			if to == "docker-archive:" {
+				there += ".tar"
+				err = os.WriteFile(there, nil, 0o600)
+			}
+			if err := errors.Join(err, os.Symlink(there, link)); err != nil {
+				t.Fatal(err)
+			}
+			if got := peel(t, "save", "oci:"+s.Dir+":one", "--platform", "linux/amd64", "-o", to+link); got.code != 0 {
+				t.Fatalf("%+v", got)
+			}
+			if at, err := os.Readlink(link); err != nil || at != there {
+				t.Errorf("the link leads to %q, %v", at, err)
+			}
+			testkit.RunSkopeo(t, "inspect", "--raw", to+there)
 		})
 	}
 }
