@@ -300,7 +300,7 @@ func askRealm(e *endpoint, req *http.Request) (tokenAnswer, error) {
 }
 
 // checkRealm refuses to carry secrets where the registry's own connection is
-// better protected.
+// better protected, and from a public one into a private network.
 func (e *endpoint) checkRealm(realm string) (*url.URL, error) {
 	u, err := url.Parse(realm)
 	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -309,7 +309,7 @@ func (e *endpoint) checkRealm(realm string) (*url.URL, error) {
 	if e.base.Scheme == "https" && u.Scheme != "https" {
 		return nil, &fault{class: ErrAnswer, text: fmt.Sprintf("%s asks to log in over plain HTTP at %s; refused", e.base.Host, u.Host)}
 	}
-	if private(u.Hostname()) && !private(e.base.Hostname()) && e.base.Hostname() != u.Hostname() {
+	if private(u.Hostname()) && e.public.Load() {
 		return nil, &fault{class: ErrAnswer, text: fmt.Sprintf("%s asks to log in at %s, a private address; refused", e.base.Host, u.Host)}
 	}
 	return u, nil
@@ -343,7 +343,7 @@ func (e *endpoint) login() string {
 func sameHost(req *http.Request, via []*http.Request) error {
 	first := via[0].URL
 	if len(via) >= maxHops || req.URL.Scheme != first.Scheme || hostPort(req.URL) != hostPort(first) {
-		return fmt.Errorf("redirect to %s refused", redact(req.URL))
+		return &fault{class: ErrAnswer, text: fmt.Sprintf("%s redirects who wants a token to %s; refused", first.Host, redact(req.URL))}
 	}
 	return nil
 }

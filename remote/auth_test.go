@@ -305,8 +305,11 @@ func TestTokenRedirectRefused(t *testing.T) {
 		})
 		r.answer.Store(&answer)
 		c := newClient(t, Options{Keychain: keys{r.registry.addr(): login}})
-		if _, _, err := c.Manifest(t.Context(), named(t, r.registry.addr()+"/a/b:v1")); err == nil || !strings.Contains(err.Error(), "refused") {
+		if _, _, err := c.Manifest(t.Context(), named(t, r.registry.addr()+"/a/b:v1")); !errors.Is(err, ErrAnswer) || !strings.Contains(err.Error(), "refused") {
 			t.Errorf("%s: %v", name, err)
+		}
+		if n := len(r.realm.requests()); n != 1 {
+			t.Errorf("%s: the token server was asked %d times", name, n)
 		}
 	}
 	if n := len(thief.requests()); n != 0 {
@@ -320,6 +323,7 @@ func TestCheckRealm(t *testing.T) {
 		base, realm string
 		ok          bool
 	}{
+		{"https://inside.example/v2", "https://10.0.0.2/token", true}, // by its address
 		{"https://r.example/v2", "https://auth.example/token", true},
 		{"https://r.example/v2", "https://auth.example/token?x=y", true},
 		{"https://r.example/v2", "http://auth.example/token", false},
@@ -331,6 +335,7 @@ func TestCheckRealm(t *testing.T) {
 		{"http://10.0.0.1:5000/v2", "http://10.0.0.2/token", true},
 	} {
 		e := &endpoint{base: mustURL(t, tt.base)}
+		e.public.Store(e.base.Host == "r.example")
 		if _, err := e.checkRealm(tt.realm); (err == nil) != tt.ok {
 			t.Errorf("%s asks for %s: %v", tt.base, tt.realm, err)
 		}

@@ -47,6 +47,13 @@ func TestAnswerForms(t *testing.T) {
 		{"one part", parts(content, window{off, n, int64(len(content))}), nil, ""},
 		{"another part", parts(content, window{0, 50, int64(len(content))}), ErrRange, "0-49"},
 		{"no part", parts(content), ErrUnreachable, "EOF"},
+		{"no end of what comes before a part", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "multipart/byteranges; boundary=x")
+			w.WriteHeader(http.StatusPartialContent)
+			for r.Context().Err() == nil {
+				io.WriteString(w, "about the parts\r\n") //nolint:errcheck // the client tells
+			}
+		}, ErrUnreachable, "EOF"},
 		{"a part without a place", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "multipart/byteranges; boundary=x")
 			w.WriteHeader(http.StatusPartialContent)

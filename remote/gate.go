@@ -29,6 +29,8 @@ const (
 	courtesy = 30 * time.Millisecond
 	// Nobody waits longer for other processes: they may have been stopped.
 	longestQueue = 3 * time.Second
+	// Nor at all for this long after somebody has waited in vain.
+	vain = 30 * time.Second
 )
 
 // gate is what all clients of this machine share of each host: until when it
@@ -188,6 +190,7 @@ type gateFile struct {
 	count   int        // of them
 	next    int        // where to look for a slot first
 	waiting int        // how many here wait for others
+	vain    time.Time  // until when nobody does, see there
 }
 
 // Bytes of the file that locks are on, far behind its content: one per slot,
@@ -204,7 +207,7 @@ func (f *gateFile) enter(ctx context.Context) (slot int, err error) {
 			return -1, err
 		}
 	}
-	if slot, err = f.try(); err != nil || slot >= 0 {
+	if slot, err = f.try(); err != nil || slot >= 0 || f.hopeless() {
 		return slot, err
 	}
 	if err := f.wait(1); err != nil {
@@ -220,7 +223,18 @@ func (f *gateFile) enter(ctx context.Context) (slot int, err error) {
 			return slot, err
 		}
 	}
+	f.mu.Lock()
+	f.vain = time.Now().Add(vain)
+	f.mu.Unlock()
 	return -1, nil
+}
+
+// hopeless reports whether others have lately not given a slot back for as long
+// as anybody waits.
+func (f *gateFile) hopeless() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Now().Before(f.vain)
 }
 
 // crowded reports whether this process has slots while others wait for one.

@@ -78,6 +78,13 @@ func TestGateSlots(t *testing.T) {
 		if d := time.Since(start); d < longestQueue || d > longestQueue+time.Second || slotsOf(b) != 1 {
 			t.Errorf("%d slots after %v", slotsOf(b), d)
 		}
+		start = time.Now()
+		for range 10 {
+			enter(t, b)() // nor does each wait for those
+		}
+		if d := time.Since(start); d > 10*courtesy {
+			t.Errorf("10 more after %v", d)
+		}
 		leave()
 		all[0]()
 		all[2]()

@@ -33,19 +33,7 @@ func (c *Client) Login(ctx context.Context, domain string, cr Credentials) error
 // it. Mirrors are not asked.
 func (c *Client) atOrigin(ctx context.Context, domain string, f func(*endpoint, *pace) error) error {
 	p := newPace(c.o.Retry)
-	for {
-		r, err := c.registry(ctx, domain)
-		if err != nil {
-			return err
-		}
-		if err = f(r.endpoints[len(r.endpoints)-1], p); err == nil {
-			return nil
-		}
-		if again := p.pause(ctx, err); again != nil {
-			return again
-		}
-		c.retrying(domain, err)
-	}
+	return c.insist(ctx, asking{domain, pull}, p, func(r *registry) error { return f(r.endpoints[len(r.endpoints)-1], p) })
 }
 
 // loginAt asks for the API's root (OCI distribution specification, end-1)

@@ -2,11 +2,15 @@ package remote
 
 import (
 	"io"
+	"math"
 	"mime"
 	"mime/multipart"
 	"net/http"
 	"strings"
 )
+
+// maxPartHead bounds, in bytes, what comes before the first part's own.
+const maxPartHead = 64 << 10
 
 // onlyPart opens an answer of type multipart/byteranges (RFC 9110 section
 // 14.6), which no server should send that was asked for one range, and some
@@ -18,10 +22,12 @@ func onlyPart(a *answer) (io.ReadCloser, string, error) {
 	if a.StatusCode != http.StatusPartialContent || crange != "" || err != nil || !strings.EqualFold(kind, "multipart/byteranges") {
 		return a.Body, crange, nil
 	}
-	first, err := multipart.NewReader(a.Body, params["boundary"]).NextRawPart()
+	in := &io.LimitedReader{R: a.Body, N: maxPartHead}
+	first, err := multipart.NewReader(in, params["boundary"]).NextRawPart()
 	if err != nil {
 		return nil, "", partFault(a.url.Host, err)
 	}
+	in.N = math.MaxInt64
 	return struct {
 		io.Reader
 		io.Closer

@@ -88,6 +88,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Schema < 0 || o.Schema > 2 {
 		return o, optionFault("schema", fmt.Errorf("%d is neither 1 nor 2", o.Schema), "")
 	}
+	if o.Timeout < 0 {
+		return o, optionFault("timeout", fmt.Errorf("%v is less than nothing", o.Timeout), "")
+	}
 	if o.UserAgent == "" {
 		o.UserAgent = "peel"
 	}

@@ -69,7 +69,7 @@ func (c *Client) do(ctx context.Context, r request, p *pace) (*answer, error) {
 			renewals++
 			fresh, err = c.another(ctx, r, a, authorization, p)
 			if errors.Is(err, errNoOther) {
-				return a, nil
+				return a.plain()
 			}
 		default:
 			return a.plain()
