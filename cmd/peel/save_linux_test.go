@@ -195,6 +195,18 @@ func TestSaveAll(t *testing.T) {
 	if got := peel(t, "save", "--all", "oci:"+s.Dir+":one", "-o", "oci:"+dir+"/one"); got.code != 0 || len(blobsOf(t, dir+"/one")) != 4 {
 		t.Errorf("an image alone: %+v", got)
 	}
+	deep := s.one
+	for range maxSavedDepth + 1 {
+		if deep, err = s.Index(ocispec.MediaTypeImageIndex, deep); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Tag("deep", deep); err != nil {
+		t.Fatal(err)
+	}
+	if got := peel(t, "save", "--all", "oci:"+s.Dir+":deep", "-o", "oci:"+dir+"/deep"); got.code != 1 || !strings.Contains(got.err, "nest more than 8 deep") {
+		t.Errorf("indexes within indexes: %+v", got)
+	}
 }
 
 // Several images of a file share layers; standard output takes the same bytes.

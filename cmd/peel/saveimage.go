@@ -24,6 +24,7 @@ import (
 
 const (
 	maxSavedDocuments = 8192 // that one index leads to
+	maxSavedDepth     = 8    // of indexes within indexes, all of which are held in memory
 	saveTries         = 4    // of a blob whose bytes are wrong
 )
 
@@ -164,16 +165,18 @@ func (s *saving) everything(ctx context.Context) (ocispec.Descriptor, error) {
 		return s.image(ctx, ocispec.Platform{})
 	}
 	seen := map[digest.Digest]bool{d.Digest: true}
-	if err := s.entries(ctx, index, seen); err != nil {
+	if err := s.entries(ctx, index, seen, 1); err != nil {
 		return d, err
 	}
 	d = ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
 	return d, s.to.Image(ctx, savedImage{desc: d, raw: raw, names: s.names})
 }
 
-// entries saves those of an index that were not seen yet. Nothing can be its
-// own entry, so that there is an end.
-func (s *saving) entries(ctx context.Context, index *ocispec.Index, seen map[digest.Digest]bool) error {
+// entries saves those of an index that were not seen yet, depth levels down.
+func (s *saving) entries(ctx context.Context, index *ocispec.Index, seen map[digest.Digest]bool, depth int) error {
+	if depth > maxSavedDepth {
+		return fmt.Errorf("%w: indexes nest more than %d deep", manifest.ErrMalformed, maxSavedDepth)
+	}
 	for _, d := range index.Manifests {
 		if seen[d.Digest] {
 			continue
@@ -181,14 +184,14 @@ func (s *saving) entries(ctx context.Context, index *ocispec.Index, seen map[dig
 		if seen[d.Digest] = true; len(seen) > maxSavedDocuments {
 			return fmt.Errorf("%w: its indexes lead to more than %d documents", manifest.ErrMalformed, maxSavedDocuments)
 		}
-		if err := s.entry(ctx, d, seen); err != nil {
+		if err := s.entry(ctx, d, seen, depth); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *saving) entry(ctx context.Context, d ocispec.Descriptor, seen map[digest.Digest]bool) error {
+func (s *saving) entry(ctx context.Context, d ocispec.Descriptor, seen map[digest.Digest]bool, depth int) error {
 	named, err := reference.WithDigest(s.repo, d.Digest)
 	if err != nil {
 		return fmt.Errorf("%w: entry %.100q of the index: %w", manifest.ErrMalformed, d.Digest, err)
@@ -203,7 +206,7 @@ func (s *saving) entry(ctx context.Context, d ocispec.Descriptor, seen map[diges
 		err = manifest.Verify(raw, d) // a document of another kind is saved without what it may name
 	case err != nil:
 	case index != nil:
-		err = s.entries(ctx, index, seen)
+		err = s.entries(ctx, index, seen, depth+1)
 	case m.Config.Digest == "":
 		err = fmt.Errorf("%w in an index: a manifest of Docker schema 1", manifest.ErrUnsupported)
 	default:
