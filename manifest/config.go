@@ -8,6 +8,8 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/peelfs/peel/internal/jsonlist"
 )
 
 const maxHistory = 8192 // entries; most of them make no layer
@@ -116,11 +118,11 @@ func decodeConfig(raw []byte) (*Config, error) {
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	diffIDs, err := decodeList[digest.Digest](doc.RootFS.DiffIDs, maxLayers)
+	diffIDs, err := jsonlist.Decode[digest.Digest](doc.RootFS.DiffIDs, maxLayers)
 	if err != nil {
 		return nil, fmt.Errorf("%w: diff_ids: %w", ErrMalformed, err)
 	}
-	history, err := decodeList[ocispec.History](doc.History, maxHistory)
+	history, err := jsonlist.Decode[ocispec.History](doc.History, maxHistory)
 	if err != nil {
 		return nil, fmt.Errorf("%w: history: %w", ErrMalformed, err)
 	}

@@ -1,15 +1,14 @@
 package manifest
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/peelfs/peel/internal/jsonlist"
 	"github.com/peelfs/peel/internal/schema1"
 )
 
@@ -166,7 +165,7 @@ func (s shape) index(mediaType string) (*ocispec.Index, error) {
 	if present(s.Layers) || s.Config != nil {
 		return nil, fmt.Errorf("%w: an index with layers or config", ErrMalformed)
 	}
-	entries, err := decodeList[ocispec.Descriptor](s.Manifests, maxEntries)
+	entries, err := jsonlist.Decode[ocispec.Descriptor](s.Manifests, maxEntries)
 	if err != nil {
 		return nil, fmt.Errorf("%w: manifests: %w", ErrMalformed, err)
 	}
@@ -187,7 +186,7 @@ func (s shape) manifest(mediaType string) (*ocispec.Manifest, error) {
 	if s.Config == nil {
 		return nil, fmt.Errorf("%w: no config", ErrMalformed)
 	}
-	layers, err := decodeList[ocispec.Descriptor](s.Layers, maxLayers)
+	layers, err := jsonlist.Decode[ocispec.Descriptor](s.Layers, maxLayers)
 	if err != nil {
 		return nil, fmt.Errorf("%w: layers: %w", ErrMalformed, err)
 	}
@@ -239,28 +238,4 @@ func embedded(d ocispec.Descriptor) []byte {
 	return d.Data
 }
 
-func present(raw json.RawMessage) bool { return len(raw) > 0 && !bytes.Equal(raw, []byte("null")) }
-
-// decodeList decodes a JSON array of at most limit elements. An element costs
-// three bytes of input and may cost hundreds of memory, hence one by one.
-func decodeList[T any](raw json.RawMessage, limit int) ([]T, error) {
-	if !present(raw) {
-		return nil, nil
-	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	if t, err := dec.Token(); err != nil || t != json.Delim('[') {
-		return nil, errors.New("not a list")
-	}
-	var list []T
-	for dec.More() {
-		if len(list) == limit {
-			return nil, fmt.Errorf("more than %d elements", limit)
-		}
-		var v T
-		if err := dec.Decode(&v); err != nil {
-			return nil, err
-		}
-		list = append(list, v)
-	}
-	return list, nil
-}
+func present(raw json.RawMessage) bool { return !jsonlist.IsNull(raw) }

@@ -11,6 +11,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/peelfs/peel/internal/jsonlist"
 )
 
 // Media types of what carries layer indexes.
@@ -152,7 +154,7 @@ func ParseIndexes(raw []byte) (Indexes, error) {
 	if x.Subject, err = s.subject(); err != nil {
 		return x, err
 	}
-	layers, err := decodeList[ocispec.Descriptor](s.Layers, maxLayers)
+	layers, err := jsonlist.Decode[ocispec.Descriptor](s.Layers, maxLayers)
 	if err != nil {
 		return x, fmt.Errorf("%w: layers: %w", ErrMalformed, err)
 	}
@@ -176,7 +178,7 @@ func IndexesOf(d ocispec.Descriptor) (Indexes, bool) {
 	if d.ArtifactType != IndexArtifactType || text == "" || len(text) > MaxDocument {
 		return x, false
 	}
-	list, err := decodeList[listed](bytes.TrimSpace([]byte(text)), maxLayers)
+	list, err := jsonlist.Decode[listed](bytes.TrimSpace([]byte(text)), maxLayers)
 	if err != nil || len(list) == 0 {
 		return x, false
 	}

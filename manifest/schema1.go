@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/peelfs/peel/internal/jsonlist"
 	"github.com/peelfs/peel/internal/schema1"
 )
 
@@ -116,13 +117,13 @@ func parseSchema1(d ocispec.Descriptor, raw []byte) (*document, error) {
 
 // schema1 reads the lists of a manifest of schema 1.
 func (s shape) schema1() (*schema1Image, error) {
-	layers, err := decodeList[struct {
+	layers, err := jsonlist.Decode[struct {
 		BlobSum digest.Digest `json:"blobSum"`
 	}](s.FSLayers, maxHistory)
 	if err != nil {
 		return nil, fmt.Errorf("%w: fsLayers: %w", ErrMalformed, err)
 	}
-	history, err := decodeList[struct {
+	history, err := jsonlist.Decode[struct {
 		V1Compatibility string `json:"v1Compatibility"`
 	}](s.History, maxHistory)
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"mime"
+
+	"github.com/peelfs/peel/internal/jsonlist"
 )
 
 // Media types of schema 1 (distribution's manifest-v2-1.md).
@@ -53,7 +55,7 @@ func Payload(raw []byte) ([]byte, error) {
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		return nil, err
 	}
-	signatures, err := list(doc.Signatures)
+	signatures, err := jsonlist.Decode[signature](doc.Signatures, maxSignatures)
 	if err != nil {
 		return nil, fmt.Errorf("signatures: %w", err)
 	}
@@ -69,29 +71,6 @@ func Payload(raw []byte) ([]byte, error) {
 		payload = signed
 	}
 	return payload, nil
-}
-
-// list decodes at most maxSignatures signatures, one by one.
-func list(raw json.RawMessage) ([]signature, error) {
-	if len(raw) == 0 || bytes.Equal(raw, []byte("null")) {
-		return nil, nil
-	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	if t, err := dec.Token(); err != nil || t != json.Delim('[') {
-		return nil, errors.New("not a list")
-	}
-	var all []signature
-	for dec.More() {
-		if len(all) == maxSignatures {
-			return nil, fmt.Errorf("more than %d", maxSignatures)
-		}
-		var s signature
-		if err := dec.Decode(&s); err != nil {
-			return nil, err
-		}
-		all = append(all, s)
-	}
-	return all, nil
 }
 
 // payload is what s signs of raw.

@@ -14,6 +14,8 @@ import (
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/peelfs/peel/internal/jsonlist"
 )
 
 // Files of what docker save writes (moby's image/spec, v1.2 and v1.0).
@@ -80,19 +82,19 @@ func parseManifestFile(raw []byte) ([]dockerImage, error) {
 	if err := json.Unmarshal(raw, &whole); err != nil {
 		return nil, err
 	}
-	entries, err := list[entry](whole, maxImages)
+	entries, err := jsonlist.Decode[entry](whole, maxImages)
 	if err != nil {
 		return nil, err
 	}
 	var all []dockerImage
 	for i, e := range entries {
 		im := dockerImage{config: e.Config, sources: map[digest.Digest]ocispec.Descriptor{}}
-		tags, err := list[string](e.RepoTags, maxTags)
+		tags, err := jsonlist.Decode[string](e.RepoTags, maxTags)
 		if err != nil {
 			return nil, fmt.Errorf("image %d: RepoTags: %w", i, err)
 		}
 		im.names = usable(tags)
-		if im.layers, err = list[string](e.Layers, maxLayers); err != nil {
+		if im.layers, err = jsonlist.Decode[string](e.Layers, maxLayers); err != nil {
 			return nil, fmt.Errorf("image %d: Layers: %w", i, err)
 		}
 		for n, name := range im.layers { // Docker on Windows once wrote its own separators

@@ -15,6 +15,8 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/peelfs/peel/internal/jsonlist"
 )
 
 // Docker's media types (distribution's manifest-v2-2.md); zstd by analogy.
@@ -137,7 +139,7 @@ func diffIDsOf(config []byte) ([]digest.Digest, error) {
 	if err := json.Unmarshal(config, &c); err != nil {
 		return nil, err
 	}
-	all, err := list[digest.Digest](c.RootFS.DiffIDs, maxLayers)
+	all, err := jsonlist.Decode[digest.Digest](c.RootFS.DiffIDs, maxLayers)
 	if err != nil {
 		return nil, fmt.Errorf("diff_ids: %w", err)
 	}

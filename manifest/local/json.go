@@ -5,37 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-)
 
-// list decodes a JSON array of at most limit elements; null is an empty one.
-// The caller knows that raw is valid. An element costs two bytes of input and may cost hundreds of memory, hence
-// one by one.
-func list[T any](raw json.RawMessage, limit int) ([]T, error) {
-	if isNull(raw) {
-		return nil, nil
-	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	if t, err := dec.Token(); err != nil || t != json.Delim('[') {
-		return nil, errors.New("not a list")
-	}
-	var all []T
-	for dec.More() {
-		if len(all) == limit {
-			return nil, fmt.Errorf("more than %d elements", limit)
-		}
-		var v T
-		if err := dec.Decode(&v); err != nil {
-			return nil, err
-		}
-		all = append(all, v)
-	}
-	return all, nil
-}
+	"github.com/peelfs/peel/internal/jsonlist"
+)
 
 // members decodes a JSON object of at most limit members, in their order; null
 // is an empty one. The caller knows that raw is valid.
 func members[T any](raw json.RawMessage, limit int, use func(name string, value T) error) error {
-	if isNull(raw) {
+	if jsonlist.IsNull(raw) {
 		return nil
 	}
 	dec := json.NewDecoder(bytes.NewReader(raw))
@@ -60,9 +37,4 @@ func members[T any](raw json.RawMessage, limit int, use func(name string, value 
 		}
 	}
 	return nil
-}
-
-func isNull(raw json.RawMessage) bool {
-	raw = bytes.TrimSpace(raw)
-	return len(raw) == 0 || bytes.Equal(raw, []byte("null"))
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/peelfs/peel/internal/jsonlist"
 	"github.com/peelfs/peel/manifest"
 )
 
@@ -67,10 +68,10 @@ func parseIndex(raw []byte) ([]ocispec.Descriptor, error) {
 	if doc.SchemaVersion != 2 {
 		return nil, fmt.Errorf("schemaVersion %d, want 2", doc.SchemaVersion)
 	}
-	if !isNull(doc.Layers) {
+	if !jsonlist.IsNull(doc.Layers) {
 		return nil, errors.New("it has layers and so is no index")
 	}
-	all, err := list[ocispec.Descriptor](doc.Manifests, maxImages)
+	all, err := jsonlist.Decode[ocispec.Descriptor](doc.Manifests, maxImages)
 	if err != nil {
 		return nil, fmt.Errorf("manifests: %w", err)
 	}
