@@ -39,15 +39,18 @@ func removeLayer(dir string) (freed int64, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	for _, name := range []string{"have", "data", "stage.notes", "stage", "claims"} {
+	for _, name := range []string{"have", "data", "have" + newSuffix, "data" + newSuffix, "stage.notes", "stage", "claims"} {
 		n, err := removeSized(filepath.Join(dir, name))
 		if err != nil {
-			return 0, err
+			return freed, err
 		}
 		freed += n
 	}
-	// Who waits for a lock in it begins anew. Windows keeps what is open.
-	_ = os.RemoveAll(dir)
+	// Who waits for a lock begins anew, and may do so before the folder is gone:
+	// from here on, what else is in it is another's. Windows keeps what is open.
+	for _, path := range []string{filepath.Join(dir, "stage.lock"), filepath.Join(dir, "lock"), dir} {
+		_ = os.Remove(path)
+	}
 	return freed, nil
 }
 

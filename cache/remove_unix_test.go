@@ -3,11 +3,16 @@
 package cache
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,38 +87,63 @@ func TestRemoveStore(t *testing.T) {
 	}
 }
 
-// A store that is opened while its layer is removed is empty, or keeps it.
+// Stores and stages that are opened while their layer is removed are empty, or
+// keep it.
 func TestRemoveWhileOpened(t *testing.T) {
 	t.Parallel()
 	c, l := openCache(t), newLayout(20, 100)
-	done := make(chan struct{})
-	go func() { // ends with the loop below
-		defer close(done)
-		for range 200 {
-			if _, err := c.RemoveStore(testKey()); err != nil && !errors.Is(err, ErrInUse) {
+	var users, removers sync.WaitGroup
+	var over atomic.Bool
+	for range 2 {
+		removers.Go(func() {
+			for !over.Load() {
+				if _, err := c.RemoveStore(testKey()); err != nil && !errors.Is(err, ErrInUse) {
+					t.Error(err)
+				}
+			}
+		})
+		users.Go(func() {
+			for i := range 150 {
+				if err := putAndRead(c, l, i%l.spans()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	users.Go(func() {
+		for range 30 {
+			if err := stageAll(t.Context(), c, l); err != nil {
 				t.Error(err)
 			}
 		}
-	}()
-	for i := 0; ; i++ {
-		s, err := c.Store(testKey(), l.size(), l.spans())
-		if err != nil {
-			t.Fatal(err)
-		}
-		span := i % l.spans()
-		if err := l.put(s, span); err != nil {
-			t.Error(err)
-		}
-		if p, ok, err := l.read(s, span, 1); err != nil || !ok || string(p) != string(l.bytes(span, 1)) {
-			t.Errorf("%v, %v", ok, err)
-		}
-		closeStore(t, s)
-		select {
-		case <-done:
-			return
-		default:
-		}
+	})
+	users.Wait()
+	over.Store(true)
+	removers.Wait()
+}
+
+// stageAll streams a layer.
+func stageAll(ctx context.Context, c *Cache, l layout) error {
+	g, err := c.Stage(ctx, testKey())
+	if err != nil {
+		return err
 	}
+	_, err = g.Write(l.bytes(0, l.spans()))
+	return errors.Join(err, g.Commit(l.size(), l.spans()), g.Close())
+}
+
+// putAndRead opens a store for one span.
+func putAndRead(c *Cache, l layout, span int) error {
+	s, err := c.Store(testKey(), l.size(), l.spans())
+	if err != nil {
+		return err
+	}
+	err = l.put(s, span)
+	p, ok, rerr := l.read(s, span, 1)
+	if err == nil && (!ok || !bytes.Equal(p, l.bytes(span, 1))) {
+		err = fmt.Errorf("span %d: %v", span, ok)
+	}
+	return errors.Join(err, rerr, s.Close())
 }
 
 func TestKeysAndStored(t *testing.T) {
