@@ -79,10 +79,17 @@ func (op *opening) lookUp(ctx context.Context, r, ask manifest.Reference) (*Imag
 		err = op.keepSchema1(m.Manifest)
 		op.Log.WithField("image", r).Warn("its manifest is of Docker schema 1, which is obsolete; signatures in it prove nothing about who made it")
 	}
-	if op.docs.asked.Load() && ask.String() == r.String() {
+	if !op.place && ask.String() == r.String() && (op.docs.asked.Load() || !op.isKnown(r)) {
 		err = errors.Join(err, op.Cache.SetRef(op.refName(r), m.Manifest.Top.Digest))
 	}
 	return m, err
+}
+
+// isKnown reports whether the cache knows r. It need not if r is a digest whose
+// documents came with another name.
+func (op *opening) isKnown(r manifest.Reference) bool {
+	_, _, err := op.Cache.Ref(op.refName(r))
+	return !errors.Is(err, iofs.ErrNotExist)
 }
 
 // keepSchema1 keeps a manifest by the digest of its payload: a registry, and

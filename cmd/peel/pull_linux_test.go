@@ -156,6 +156,35 @@ func TestImagesByName(t *testing.T) {
 	}
 }
 
+// A digest is a name of its own, although the image is here by another one.
+func TestPullByDigest(t *testing.T) {
+	t.Parallel()
+	reg := testkit.NewRegistry(t)
+	tag := several(t, reg)[0]
+	dir := filepath.Join(t.TempDir(), "cache")
+	if got := peelIn(t, dir, "pull", tag); got.code != 0 {
+		t.Fatalf("%+v", got)
+	}
+	found := peelIn(t, dir, "resolve", tag)
+	_, d, _ := strings.Cut(found.out, "sha256:")
+	name := reg.Host() + "/several@sha256:" + d[:64]
+	for _, says := range []string{"Downloaded newer image", "Image is up to date"} {
+		if got := peelIn(t, dir, "pull", name); got.code != 0 || !strings.Contains(got.out, says) {
+			t.Errorf("%+v", got)
+		}
+	}
+	if got := peelIn(t, dir, "images", "rm", tag); got.code != 0 {
+		t.Errorf("%+v", got)
+	}
+	reg.Stop()
+	if got := peelIn(t, dir, "cat", "--pull", "never", name + ":/" + string(testkit.Gzip)); got.code != 0 {
+		t.Errorf("%d: %s", got.code, got.err)
+	}
+	if got := peelIn(t, dir, "images"); !strings.Contains(got.out, name) {
+		t.Errorf("%+v", got)
+	}
+}
+
 // The images of an index are listed one by one, and go together.
 func TestPullPlatforms(t *testing.T) {
 	t.Parallel()
