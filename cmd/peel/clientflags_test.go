@@ -38,6 +38,7 @@ func TestClientFlagsRefused(t *testing.T) {
 		{"long password", strings.Repeat("x", maxSecret+1), []string{"resolve", "--username", "u", "--password-stdin", "a"}, "more than"},
 		{"schema", "", []string{"resolve", "--schema", "3", "a"}, "neither 1 nor 2"},
 		{"CA that is not there", "", []string{"resolve", "--ca", "/no/ca.pem", "a"}, "/no/ca.pem"},
+		{"pull with a CA that is not there", "", []string{"pull", "--ca", "/no/ca.pem", "a"}, "/no/ca.pem"},
 		{"key without certificate", "", []string{"resolve", "--client-key", "/no/key", "a"}, "--client-cert"},
 		{"range", "", []string{"fetch", "--range", "5", "a"}, "OFFSET:LENGTH"},
 		{"range that ends before it begins", "", []string{"fetch", "--range", "9-5", "a"}, "ends before"},

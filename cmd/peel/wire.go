@@ -50,8 +50,11 @@ func (r registries) Close() error {
 // source opens the place that ref names, or makes a client of its registry.
 func (a *app) source(ctx context.Context, ref manifest.Reference, log *logrus.Entry) (source, error) {
 	client, err := a.client(log)
-	if err != nil || ref.Transport() == "" {
-		return registries{client}, err
+	if err != nil {
+		return nil, err
+	}
+	if ref.Transport() == "" {
+		return registries{client}, nil
 	}
 	s, err := a.openPlace(ctx, ref, log)
 	if err != nil {
