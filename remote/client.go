@@ -240,16 +240,20 @@ func printable(s string) string {
 // RFC 9111 section 5.5), each once.
 func (c *Client) warn(host string, h http.Header) {
 	for _, w := range h.Values("Warning") {
-		key := host + " " + w
+		text, ok := strings.CutPrefix(w, "299 - ")
+		if !ok {
+			continue
+		}
+		text = printable(text)
+		key := host + " " + text
 		c.mu.Lock()
 		known := c.warned[key] || len(c.warned) >= maxWarned
 		if !known {
 			c.warned[key] = true
 		}
 		c.mu.Unlock()
-		text, ok := strings.CutPrefix(w, "299 - ")
-		if ok && !known {
-			c.o.Log.WithField("registry", host).Warnf("registry warns: %s", printable(text))
+		if !known {
+			c.o.Log.WithField("registry", host).Warnf("registry warns: %s", text)
 		}
 	}
 }

@@ -80,8 +80,7 @@
 // the own host of one registry and its token server. DefaultKeychain reads
 // docker's and podman's files and asks credential helpers, anew for every token;
 // nothing of it is kept. A token is renewed by one request for all that wait.
-// Query strings never show in
-// errors or logs. The files of Options.StateDir hold names of hosts and times.
+// Query strings never show in errors or logs. The files of Options.StateDir hold names of hosts and times.
 //
 // A host that is public, by its name and by the address it answers from, may not
 // lead to loopback, private, link-local, carrier's or metadata addresses: not by
@@ -105,7 +104,7 @@
 //
 // Manifests and whole blobs 8 MiB, token answers 1 MiB, error texts 4 KiB of
 // which 200 bytes are shown, 10 redirects, 32 pages or 10000 entries of
-// referrers, 20 changes of a referrers tag, 16 urls of a descriptor, an hour
-// that a host may ask to wait. An Upload keeps 16 MiB in memory,
+// referrers, 20 changes of a referrers tag, 16 urls of a descriptor, headers of
+// 256 KiB, an hour that a host may ask to wait. An Upload keeps 16 MiB in memory,
 // or the chunk that the registry demands, of 128 MiB at most.
 package remote

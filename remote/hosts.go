@@ -39,6 +39,7 @@ const (
 	configAge = 10 * time.Second
 	// A mount is read now and then; a new connection costs two round trips.
 	idleAfter = 90 * time.Second
+	maxHeader = 256 << 10 // bytes of an answer's header
 )
 
 // registry is what a reference's domain stands for: the mirrors in order, then
@@ -302,6 +303,7 @@ func (c *Client) tune(r *registry, hc *http.Client) error {
 	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingAfter}
 	t.OnProxyConnectResponse = connected
 	t.ResponseHeaderTimeout = 0 // the watchdog's affair
+	t.MaxResponseHeaderBytes = maxHeader
 	if !slices.Contains(r.transports, t) {
 		r.transports = append(r.transports, t)
 	}

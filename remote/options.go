@@ -35,8 +35,8 @@ type Options struct {
 	Credentials *Credentials
 	// CAs are files of PEM certificates that are trusted as well as the
 	// system's. ClientCert and ClientKey are a file of each, or neither. All
-	// three, and InsecureSkipVerify, are for a registry's own host, as far as
-	// its hosts.toml does not say something else.
+	// three, and InsecureSkipVerify, are for a registry's own host and where it
+	// leads, as far as its hosts.toml does not say something else.
 	CAs                   []string
 	ClientCert, ClientKey string
 	InsecureSkipVerify    bool // TLS certificates are not looked at

@@ -74,11 +74,23 @@ func (c *Client) do(ctx context.Context, r request, p *pace) (*answer, error) {
 		default:
 			return a.plain()
 		}
-		a.Body.Close() //nolint:errcheck // nothing of it is used
+		a.discard()
 		if err != nil {
 			return nil, err
 		}
 	}
+}
+
+// maxDiscard is what is read of an answer, in bytes, so that its connection can
+// be used again.
+const maxDiscard = 4 << 10
+
+// discard closes an answer of which nothing is used.
+func (a *answer) discard() {
+	if a.ContentLength <= maxDiscard {
+		io.CopyN(io.Discard, a.Body, maxDiscard) //nolint:errcheck // another connection will do
+	}
+	a.Body.Close() //nolint:errcheck // nothing of it is used
 }
 
 // authorization is the header to send: the fresh one if there is one.

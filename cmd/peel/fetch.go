@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -183,25 +184,35 @@ func showable(b []byte) bool {
 }
 
 // writeWhole makes the file when all of its bytes are there and have proved
-// right.
+// right. What is there and no file, a device or a pipe, is written to.
 func writeWhole(name string, body io.Reader) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	if fi, err := os.Lstat(name); err == nil && !fi.Mode().IsRegular() {
+		return writeInto(name, body)
+	}
+	temp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+"."+rand.Text())
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666) // less the umask
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
+			err = errors.Join(err, os.Remove(temp))
 		}
 	}()
 	_, err = io.Copy(f, body)
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), name)
+	return os.Rename(temp, name)
+}
+
+func writeInto(name string, body io.Reader) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, body)
+	return errors.Join(err, f.Close())
 }
 
 // localObjects are those of an image on this machine.

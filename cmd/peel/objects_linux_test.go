@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -113,6 +114,16 @@ func TestObjects(t *testing.T) {
 		if raw, err := os.ReadFile(file); err != nil || string(raw) != p.read(t, layer.Digest) {
 			t.Errorf("fetch -o %s: %d bytes, %v", ref, len(raw), err)
 		}
+	}
+	dir := t.TempDir()
+	link := filepath.Join(dir, "link")
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "to"), nil, 0o600), os.Symlink("to", link)); err != nil {
+		t.Fatal(err)
+	}
+	got := peel(t, "fetch", "-o", link, p.reg.Ref("a/b", "v1"), layer.Digest.String())
+	to, err := os.Readlink(link) // as it would a device
+	if raw, _ := os.ReadFile(link); got.code != 0 || err != nil || to != "to" || string(raw) != p.read(t, layer.Digest) {
+		t.Errorf("fetch to what is no file: %d bytes in %q, %v, %s", len(raw), to, err, got.err)
 	}
 	if got := peel(t, "fetch", p.reg.Host()+"/a/b@"+layer.Digest.String()); got.out != p.read(t, layer.Digest) {
 		t.Errorf("fetch of a digest: %d bytes, %s", len(got.out), got.err)
