@@ -195,16 +195,15 @@ func (b *Blob) ask(ctx context.Context, e *endpoint, w window, p *pace) (*answer
 		if e.direct.Load() {
 			break
 		}
-		select {
-		case <-b.turn:
-		case <-ctx.Done():
-			return nil, ended(ctx, nil)
+		done, err := b.await(ctx, p.patience())
+		if err != nil {
+			return nil, err
 		}
 		if b.remembered(e) == nil {
-			defer func() { b.turn <- struct{}{} }()
+			defer done()
 			break
 		}
-		b.turn <- struct{}{}
+		done()
 	}
 	a, err := b.askRegistry(ctx, e, w, p)
 	if err == nil && a.hops > 0 && lapsed(a.StatusCode) {
@@ -213,6 +212,21 @@ func (b *Blob) ask(ctx context.Context, e *endpoint, w window, p *pace) (*answer
 		return b.askRegistry(ctx, e, w, p)
 	}
 	return a, err
+}
+
+// await waits for the turn, but not longer than for a byte: the registry may not
+// answer, and those who wait have a budget each. The caller calls done once.
+func (b *Blob) await(ctx context.Context, patience time.Duration) (done func(), err error) {
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case <-b.turn:
+		return func() { b.turn <- struct{}{} }, nil
+	case <-late.C:
+		return func() {}, nil
+	case <-ctx.Done():
+		return nil, ended(ctx, nil)
+	}
 }
 
 // lapsed reports whether a place that a registry led to says that it does not

@@ -100,7 +100,10 @@ func privateIP(ip netip.Addr) bool {
 	case ip.IsLoopback(), ip.IsPrivate(), ip.IsLinkLocalUnicast(), ip.IsUnspecified(), ip.IsMulticast():
 		return true
 	case !ip.Is4():
-		return false
+		// Translators within a network may put an IPv4 address anywhere behind
+		// 64:ff9b:1::/48 (RFC 8215).
+		b := ip.As16()
+		return [6]byte(b[:6]) == [6]byte{0, 0x64, 0xff, 0x9b, 0, 1}
 	}
 	b := ip.As4()
 	return b[0] == 0 || // this network (RFC 791)

@@ -45,6 +45,7 @@ func TestPrivateIP(t *testing.T) {
 		{"::ffff:10.0.0.1", true},
 		{"64:ff9b::a00:1", true},
 		{"64:ff9b::5db8:d822", false},
+		{"64:ff9b:1:a00:0:100::", true},
 		{"2002:7f00:1::", true},
 		{"2002:5db8:d822::", false},
 	} {

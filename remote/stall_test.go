@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -187,6 +188,32 @@ func TestReadRangeTrickle(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 		if d := time.Since(start); d > 90*time.Second {
+			t.Errorf("gave up after %v", d)
+		}
+	})
+}
+
+// Those who wait for one that asks where a blob is give up not much later than
+// that one.
+func TestStallOfMany(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, stop := wireClient(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { rest(r, time.Hour) }))
+		defer stop()
+		content := noise(5000)
+		ref, d := blobRef(t, wired, content)
+		b := c.Open(ref, d)
+		start := time.Now()
+		var wg sync.WaitGroup
+		for range 12 {
+			wg.Go(func() {
+				if _, err := readRange(t.Context(), b, 5, 100); !errors.Is(err, ErrUnreachable) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if d := time.Since(start); d > 3*time.Minute {
 			t.Errorf("gave up after %v", d)
 		}
 	})
