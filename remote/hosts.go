@@ -222,6 +222,7 @@ func (c *Client) load(ctx context.Context, domain string) (*registry, error) {
 		if err := c.fit(r, e, file.of(e)); err != nil {
 			return nil, &fault{class: ErrUsage, text: "registry " + domain + ": host " + e.base.Host, cause: err, remedy: "see --hosts-dir"}
 		}
+		c.confine(r, e)
 		r.endpoints = append(r.endpoints, e)
 	}
 	return r, nil

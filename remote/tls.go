@@ -120,3 +120,29 @@ func (c *Client) fit(r *registry, e *endpoint, t hostTable) error {
 	e.client = &hc
 	return nil
 }
+
+// confined lets plain HTTP take the place of HTTPS at one host only, not where
+// it redirects to or sends the client for a token, with a password maybe.
+type confined struct {
+	host        string
+	own, others http.RoundTripper
+}
+
+func (t *confined) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Host == t.host {
+		return t.own.RoundTrip(req)
+	}
+	return t.others.RoundTrip(req)
+}
+
+// confine does so where containerd, of a host with plain HTTP and certificates,
+// tries HTTPS first.
+func (c *Client) confine(r *registry, e *endpoint) {
+	if _, plain := e.client.Transport.(*meter); plain {
+		return
+	}
+	hc := *e.client
+	others := &meter{next: r.tuned[e.client], tally: &c.tally, gate: c.gate}
+	hc.Transport = &confined{host: e.base.Host, own: hc.Transport, others: others}
+	e.client = &hc
+}

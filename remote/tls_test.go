@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -127,5 +128,27 @@ func TestOptionsThatCannotBeUsed(t *testing.T) {
 		if _, err := New(tt.o); !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), tt.words) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
+	}
+}
+
+// A host that may be asked over plain HTTP, too, does not make others answer so.
+func TestFallbackIsForOneHost(t *testing.T) {
+	t.Parallel()
+	realm := newHost(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Write([]byte(`{"token":"x"}`)) //nolint:errcheck // the client tells
+	})
+	registry := newHost(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="https://`+realm.addr()+`/token"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	})
+	c := newClient(t, Options{
+		HostsDir: hostsDir(t, registry.addr(), "server = \""+registry.URL+"\"\nskip_verify = true\n"),
+		Keychain: keys{registry.addr(): {Username: "u", Password: "p"}},
+	})
+	if _, _, err := c.Manifest(t.Context(), named(t, registry.addr()+"/a/b:v1")); err == nil {
+		t.Error("a token came over plain HTTP")
+	}
+	if n, asked := len(realm.requests()), len(registry.requests()); n != 0 || asked == 0 {
+		t.Errorf("%d requests over plain HTTP to the token server, %d to the registry", n, asked)
 	}
 }
