@@ -251,6 +251,7 @@ func statusFault(host, login string, resp *http.Response) *fault {
 	case code == http.StatusRequestTimeout,
 		code >= 500 && code != http.StatusNotImplemented && code != http.StatusHTTPVersionNotSupported:
 		f.class, f.again = ErrUnreachable, true
+		f.remedy = "the registry, or a proxy before it, is in trouble: try again later"
 		f.after = retryAfter(resp.Header.Get("Retry-After"), time.Now())
 	}
 	return f
