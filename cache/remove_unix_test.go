@@ -4,7 +4,6 @@ package cache
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -112,7 +111,7 @@ func TestRemoveWhileOpened(t *testing.T) {
 	}
 	users.Go(func() {
 		for range 30 {
-			if err := stageAll(t.Context(), c, l); err != nil {
+			if err := stageAll(t, c, l); err != nil {
 				t.Error(err)
 			}
 		}
@@ -123,8 +122,9 @@ func TestRemoveWhileOpened(t *testing.T) {
 }
 
 // stageAll streams a layer.
-func stageAll(ctx context.Context, c *Cache, l layout) error {
-	g, err := c.Stage(ctx, testKey())
+func stageAll(t *testing.T, c *Cache, l layout) error {
+	t.Helper()
+	g, err := c.Stage(t.Context(), testKey())
 	if err != nil {
 		return err
 	}

@@ -19,8 +19,8 @@ import (
 	"github.com/peelfs/peel/manifest"
 )
 
-// maxOpens is how often an image is opened whose documents have wrong bytes.
-const maxOpens = 3
+// maxPulls is how often a pull is begun; see worthAgain.
+const maxPulls = 3
 
 // Puller makes whole images local. Its methods may be called concurrently:
 // equal layers of several images are transferred once, as they are if other
@@ -54,57 +54,66 @@ type Pulled struct {
 
 // Pull makes the image that ref names local, be it one of a registry or one
 // that lies on this machine. progress may be nil; see [LayerProgress.Transfer].
-func (p *Puller) Pull(ctx context.Context, ref string, progress *Progress) (_ *Pulled, err error) {
+func (p *Puller) Pull(ctx context.Context, ref string, progress *Progress) (*Pulled, error) {
 	if progress == nil {
 		progress = &Progress{}
 	}
-	o := p.o
-	o.Progress = progress
 	before, err := p.known(ref)
-	if err != nil {
+	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
 		return nil, err
 	}
-	m, err := p.open(ctx, ref, o)
+	var count tally
+	for n := 1; ; n++ {
+		out, err := p.pull(ctx, ref, progress, &count)
+		if err == nil {
+			out.Bytes = count.fetched
+			place := out.Image.Reference.Transport() != ""
+			out.New = out.Bytes > 0 || !place && before != out.Digest
+			progress.enter("ready")
+			return out, nil
+		}
+		if n == maxPulls || ctx.Err() != nil || !worthAgain(err) {
+			return nil, err
+		}
+		p.o.Log.WithError(err).WithField("image", ref).Warn("pulling the image again")
+		progress.forget()
+	}
+}
+
+// worthAgain reports whether a pull that failed may end otherwise: a document
+// was damaged on its way, or somebody removed the image meanwhile.
+func worthAgain(err error) bool {
+	var tried *exhausted
+	return errors.Is(err, iofs.ErrNotExist) || errdefs.IsDataLoss(err) && !errors.As(err, &tried)
+}
+
+func (p *Puller) pull(ctx context.Context, ref string, progress *Progress, count *tally) (_ *Pulled, err error) {
+	o := p.o
+	o.Progress = progress
+	m, err := Open(ctx, ref, o)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	progress.enter("pulling")
-	out := &Pulled{Reference: m.Manifest.Reference.String(), Digest: m.Manifest.Top.Digest, Image: m.Manifest}
 	g, gctx := errgroup.WithContext(ctx)
-	var count tally
 	for i, l := range progress.all() {
 		count.add(l)
 		g.Go(func() error { return p.fill(gctx, m, i, l) })
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
+	err = g.Wait()
 	for _, l := range progress.all() {
 		count.add(l)
 	}
-	out.Bytes = count.fetched
-	out.New = out.Bytes > 0
-	if m.Manifest.Reference.Transport() == "" {
-		out.New = out.New || before != out.Digest
-	} else if err := p.adopt(ctx, m); err != nil {
+	if err != nil {
 		return nil, err
 	}
-	progress.enter("ready")
-	return out, nil
-}
-
-// open opens the image, again if a document was damaged on its way.
-func (p *Puller) open(ctx context.Context, ref string, o Options) (*Image, error) {
-	for n := 1; ; n++ {
-		m, err := Open(ctx, ref, o)
-		var tried *exhausted
-		if n == maxOpens || !errdefs.IsDataLoss(err) || errors.As(err, &tried) || ctx.Err() != nil {
-			return m, err
-		}
-		o.Log.WithError(err).WithField("image", ref).Warn("opening the image again")
-		o.Progress.forget()
+	if m.Manifest.Reference.Transport() != "" {
+		err = p.adopt(ctx, m)
+	} else {
+		_, err = p.known(ref)
 	}
+	return &Pulled{Reference: m.Manifest.Reference.String(), Digest: m.Manifest.Top.Digest, Image: m.Manifest}, err
 }
 
 // tally sums up what layers have fetched. An image may have one twice.
@@ -120,16 +129,13 @@ func (t *tally) add(l *layerProgress) {
 	}
 }
 
-// known is what ref meant before; "" if it was never resolved.
+// known is what the cache remembers of ref: io/fs.ErrNotExist if nothing.
 func (p *Puller) known(ref string) (digest.Digest, error) {
 	r, err := manifest.ParseReference(ref)
 	if err != nil {
 		return "", err
 	}
 	d, _, err := p.o.Cache.Ref(p.o.refName(r))
-	if errors.Is(err, iofs.ErrNotExist) {
-		return "", nil
-	}
 	return d, err
 }
 

@@ -177,11 +177,27 @@ func TestPullByDigest(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	reg.Stop()
-	if got := peelIn(t, dir, "cat", "--pull", "never", name + ":/" + string(testkit.Gzip)); got.code != 0 {
+	if got := peelIn(t, dir, "cat", "--pull", "never", name+":/"+string(testkit.Gzip)); got.code != 0 {
 		t.Errorf("%d: %s", got.code, got.err)
 	}
 	if got := peelIn(t, dir, "images"); !strings.Contains(got.out, name) {
 		t.Errorf("%+v", got)
+	}
+}
+
+// A pull ends with the image here, whatever somebody removes meanwhile.
+func TestPullWhileRemoved(t *testing.T) {
+	t.Parallel()
+	reg := testkit.NewRegistry(t)
+	ref := several(t, reg)[0]
+	dir := filepath.Join(t.TempDir(), "cache")
+	for range 40 {
+		var remover sync.WaitGroup
+		remover.Go(func() { peelIn(t, dir, "images", "rm", ref) })
+		if got := peelIn(t, dir, "pull", "--quiet", ref); got.code != 0 {
+			t.Errorf("%+v", got)
+		}
+		remover.Wait()
 	}
 }
 
