@@ -48,6 +48,7 @@ type Layer struct {
 	refusal   atomic.Pointer[error] // the last one of a store that took no bytes
 	unshared  sync.Once             // reports a store that takes no claims
 	outage    atomic.Pointer[outage]
+	served    atomic.Int64 // when a fetch last ended well, Unix nanoseconds
 	lies      sync.Map     // span to error: what the index says of it is wrong
 	rangeless atomic.Int64 // until when no ranges are asked for, in nanoseconds since 1970
 	wholly    sync.Once    // reports a source without ranges
@@ -199,14 +200,18 @@ func (l *Layer) readCold(ctx context.Context, p []byte, addr int64, ahead []int)
 
 // fetchFor waits for what a reader wants. The kernel asks again for a page that
 // it could not read ahead: a reader must not wait a second time for a source
-// that has just used up its retries.
+// that has just used up its retries, unless it served others meanwhile.
 func (l *Layer) fetchFor(ctx context.Context, g *flight.Group[int, []byte], r flight.Request[int, []byte]) error {
 	start := time.Now()
 	if o := l.outage.Load(); o != nil && start.Before(o.until) {
 		return o.err
 	}
 	err := g.Do(ctx, r)
-	if now := time.Now(); errdefs.IsUnavailable(err) && now.Sub(start) > longWait {
+	now := time.Now()
+	switch {
+	case err == nil:
+		l.served.Store(now.UnixNano())
+	case errdefs.IsUnavailable(err) && now.Sub(start) > longWait && l.served.Load() < start.UnixNano():
 		l.outage.Store(&outage{err, now.Add(outageFor)})
 	}
 	return err
