@@ -29,14 +29,16 @@
 // answered 408, 429 or 5xx. Mirrors are tried in their order first, those that
 // failed lately last. Back-off doubles up to Retry.Max, with jitter. An error is
 // final after Retry.Budget of waiting, or Retry.Attempts tries, without 16 KiB
-// (or the rest, if less) arriving that need not be asked for again. Byte ranges of blobs have twice the budget of
-// documents and pushes, as a mount has no use for errors. Documents and pushes
-// are tried five times where nobody is at the address, or DNS knows none; and
-// four times more if they come with another digest than they should.
+// (or the rest, if less) arriving that need not be asked for again. Byte ranges
+// of blobs have twice the budget of documents and pushes, as a mount has no use
+// for errors. Documents and pushes are tried five times where nobody is at the
+// address, or DNS knows none; and four times more if they come with another
+// digest than they should.
 //
 // A host that answers 429 or 503 with Retry-After is asked by no client of the
 // machine until then; its mirrors are. If that is beyond the budget, the
-// operation fails at once and tells how long to wait.
+// operation fails at once and tells how long to wait. Shorter such waits are
+// counted apart, up to four budgets in all.
 //
 // 401 renews the token once, or again if it ended before it could be used; 403
 // to a token does so once for reading. What a registry redirects to is

@@ -22,6 +22,8 @@ const (
 	maxAbsent = 5
 	// How often a document that is not what its digest says is asked for again.
 	maxDoubts = 4
+	// How many budgets an operation waits in all because the host asks for it.
+	maxObliged = 4
 )
 
 // Retry bounds an operation that makes no progress. Zero fields mean the
@@ -55,6 +57,9 @@ type pace struct {
 	missed int // tries that found nobody
 	spent  time.Duration
 	moved  int64 // bytes kept since the last progress
+	// Waited because the host asked for it. Such a host is alive: this is no
+	// time without an answer, and others may have been asked to wait before us.
+	obliged time.Duration
 
 	// Of the try under way: the wait since bytes came, and the bytes. They keep
 	// it alive, but are no progress if the next one begins anew.
@@ -108,7 +113,7 @@ func (p *pace) waited(n int, d time.Duration) {
 // progress notes that n bytes need not be asked for again.
 func (p *pace) progress(n int64) {
 	if p.moved += n; p.moved >= minProgress {
-		p.moved, p.tries, p.missed, p.spent, p.idle = 0, 0, 0, 0, 0
+		p.moved, p.tries, p.missed, p.spent, p.idle, p.obliged = 0, 0, 0, 0, 0, 0
 		p.delays.Reset()
 	}
 }
@@ -142,8 +147,11 @@ func (p *pace) pause(ctx context.Context, err error) error {
 	if nobody(f) {
 		p.missed++
 	}
-	delay := p.delay(f)
-	if p.over(delay) {
+	delay, wait := f.after+jitter(p.retry.Base), &p.obliged
+	if f.after == 0 {
+		delay, wait = p.delays.NextBackOff(), &p.spent
+	}
+	if p.over(f, delay) {
 		last := *f
 		last.tries, last.again = p.tries, false
 		if f.after > 0 {
@@ -155,27 +163,22 @@ func (p *pace) pause(ctx context.Context, err error) error {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		p.spent += delay
+		*wait += delay
 		return nil
 	case <-ctx.Done():
 		return ended(ctx, err)
 	}
 }
 
-// delay is how long to wait before the try after f: what the host asks for, as it
-// knows best, or the next back-off.
-func (p *pace) delay(f *fault) time.Duration {
-	if f.after > 0 {
-		return f.after + jitter(p.retry.Base)
+// over reports whether the operation may not go on after f and a wait of d.
+func (p *pace) over(f *fault, d time.Duration) bool {
+	switch {
+	case p.retry.Attempts > 0 && p.tries >= p.retry.Attempts, p.absent > 0 && p.missed >= p.absent:
+		return true
+	case f.after > 0:
+		return p.spent > p.budget || d > p.budget || p.obliged+d > maxObliged*p.budget
 	}
-	return p.delays.NextBackOff()
-}
-
-// over reports whether the operation may not go on after a wait of d.
-func (p *pace) over(d time.Duration) bool {
-	return p.spent+d > p.budget ||
-		p.retry.Attempts > 0 && p.tries >= p.retry.Attempts ||
-		p.absent > 0 && p.missed >= p.absent
+	return p.spent+d > p.budget
 }
 
 // nobody reports whether a request came to no connection, with the host or with

@@ -47,7 +47,7 @@ func TestPause(t *testing.T) {
 		{"final error", Retry{}, &fault{class: ErrDenied}, 1, 0, 0},
 		{"foreign error", Retry{}, io.ErrUnexpectedEOF, 1, 0, 0},
 		{"budget", Retry{Budget: 10 * time.Second}, again(0), 20, 7 * time.Second, 10 * time.Second},
-		{"Retry-After", Retry{}, again(7 * time.Second), 5, 28 * time.Second, 29 * time.Second},
+		{"Retry-After", Retry{}, again(7 * time.Second), 18, 112 * time.Second, 2 * time.Minute},
 		{"Retry-After beyond the budget", Retry{}, again(time.Hour), 1, 0, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
