@@ -36,6 +36,11 @@
 // are. An artifact is shown as its files. What is fetched once, documents and
 // indexes, is fetched by one of the processes that share a cache.
 //
+// A [Puller] makes whole images local: it opens them, and fills what their layers
+// lack. [Images] are those that a cache knows by name, to be listed and removed;
+// what a Store, a Stage or a mount uses stays. Who opens or pulls what is being
+// removed fetches it again.
+//
 // [Mount] shows an image through FUSE. The file system is go-fuse's raw
 // interface on the table: node id = row number + 1, no inode objects, no file
 // handles, nothing to forget. Content never changes, so opens are answered
@@ -51,7 +56,10 @@
 //
 // Concurrency: Image and Server may be used by many goroutines. Close an Image
 // only after every Server on it has ended and no fs.File of it is in use,
-// since its tables are mapped files.
+// since its tables are mapped files. Locks that processes share are taken in this
+// order: of a reference, of a document or an index (both Cache.Lock), a Stage,
+// those of package cache. None of them is held while file data is read or filled;
+// a removal waits for none.
 //
 // Errors: registry, cache and format errors come through wrapped with the
 // layer or document they concern; a read(2) on a mount sees EIO, or EINTR if

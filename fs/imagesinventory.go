@@ -79,13 +79,16 @@ type inventory struct {
 // of returns the images that d means: itself, or those of an index that the
 // cache has. What cannot be read is as good as not there.
 func (in *inventory) of(ctx context.Context, d digest.Digest) ([]known, error) {
-	return in.below(ctx, ocispec.Descriptor{Digest: d}, nil)
+	return in.below(ctx, ocispec.Descriptor{Digest: d}, nil, map[digest.Digest]bool{})
 }
 
-func (in *inventory) below(ctx context.Context, d ocispec.Descriptor, above []digest.Digest) ([]known, error) {
-	if err := ctx.Err(); err != nil {
+// below looks at no document twice: indexes that list one another many times
+// would take for ever.
+func (in *inventory) below(ctx context.Context, d ocispec.Descriptor, above []digest.Digest, seen map[digest.Digest]bool) ([]known, error) {
+	if err := ctx.Err(); err != nil || seen[d.Digest] {
 		return nil, err
 	}
+	seen[d.Digest] = true
 	said, raw, err := offline{in.c}.manifest(d.Digest)
 	if err != nil || len(above) >= maxNesting {
 		return nil, nil //nolint:nilerr // see of
@@ -100,7 +103,7 @@ func (in *inventory) below(ctx context.Context, d ocispec.Descriptor, above []di
 	}
 	var out []known
 	for _, child := range index.Manifests {
-		more, err := in.below(ctx, child, above)
+		more, err := in.below(ctx, child, above, seen)
 		if err != nil {
 			return nil, err
 		}

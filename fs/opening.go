@@ -24,12 +24,12 @@ var ErrNotProved = sentinel.New("not proved", errdefs.ErrFailedPrecondition)
 // opening is one Open under way.
 type opening struct {
 	Options
-	place    bool // the image lies on this machine
-	docs     *cachedFetcher
-	search   *search
-	progress []*layerProgress
-	streamed atomic.Bool // some layer was asked for by this opening
-	ranges   atomic.Bool // true once the registry has refused a byte range
+	place     bool // the image lies on this machine
+	docs      *cachedFetcher
+	search    *search
+	progress  []*layerProgress
+	streamed  atomic.Bool // some layer was asked for by this opening
+	rangeless atomic.Bool // the registry has refused a byte range
 
 	unpacking sync.Mutex // held while somebody's index is made one of ours
 
@@ -178,7 +178,7 @@ func (op *opening) lazily(ctx context.Context, m *Image, i int, p plain) (x *lay
 	case errors.Is(err, layer.ErrPlain):
 		reason = err.Error()
 	case errdefs.IsNotImplemented(err):
-		op.ranges.Store(true)
+		op.rangeless.Store(true)
 		return nil, refused + ": " + err.Error(), nil
 	default:
 		return nil, "", err
@@ -186,7 +186,7 @@ func (op *opening) lazily(ctx context.Context, m *Image, i int, p plain) (x *lay
 	if p.slot.claim != "" {
 		return nil, reason, nil
 	}
-	if op.ranges.Load() {
+	if op.rangeless.Load() {
 		return nil, refused + "; " + reason, nil
 	}
 	x, why, err := op.search.index(ctx, i)

@@ -103,7 +103,7 @@ func (l *Layer) readKept(i int, p []byte) bool {
 		return false
 	}
 	if err := l.x.verifySpan(i, p); err != nil {
-		l.log.WithError(err).Warn("stored bytes did not survive the reboot; fetching them again")
+		l.log.WithError(err).Warn("stored bytes are wrong; fetching them again")
 		return false
 	}
 	r.Confirm(i)

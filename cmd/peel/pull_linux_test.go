@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
@@ -233,6 +236,36 @@ func TestPullPlatforms(t *testing.T) {
 		if left, err := c.Keys(kind); err != nil || len(left) > 0 {
 			t.Errorf("%s: %v, %v", kind, left, err)
 		}
+	}
+}
+
+// Indexes that list one another a thousand times each are looked at once.
+func TestImagesOfHostileIndexes(t *testing.T) {
+	t.Parallel()
+	c, err := cache.Open(filepath.Join(t.TempDir(), "cache"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := digest.FromString("a manifest that is not here")
+	for range 3 {
+		index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex}
+		index.SchemaVersion = 2
+		for range 1000 {
+			index.Manifests = append(index.Manifests, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: d, Size: 10})
+		}
+		raw, err := json.Marshal(index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d = digest.FromBytes(raw)
+		if err := errors.Join(c.Write("image/manifest", d, raw), c.SetRef("docker.io/library/a:latest", d)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if all, err := fs.NewImages(shelf{c}, t.TempDir()).List(ctx); err != nil || len(all) != 1 || all[0].Manifest != "" {
+		t.Errorf("%+v, %v", all, err)
 	}
 }
 
