@@ -7,7 +7,8 @@ import (
 )
 
 // maxClaim is how many bytes of the address space are claimed in one piece, a
-// single longer span apart: what the readers of other processes wait for.
+// single longer span apart. Readers of other processes wait for the piece, and
+// so for what comes before it in the same request.
 const maxClaim = 4 << 20
 
 // share has get deliver spans, and keeps other processes from fetching them

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/distribution/reference"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -72,11 +71,7 @@ func (b *pullBatch) readFrom(ctx context.Context, layout string) error {
 	if err != nil {
 		return err
 	}
-	c, err := b.openCache()
-	if err != nil {
-		return err
-	}
-	from, err := local.Open(ctx, ref, local.Options{Tmp: filepath.Join(c.Dir(), "tmp"), Log: b.log})
+	from, err := b.openPlace(ctx, ref, b.log)
 	if err != nil {
 		return err
 	}
