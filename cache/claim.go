@@ -52,19 +52,11 @@ func (s *Store) TryClaim(first, n int) (release func(), ok bool, err error) {
 // ctx is done. A process that is killed has no claims. Whoever waits should look
 // afterwards whether the spans are there now.
 func (s *Store) Claim(ctx context.Context, first, n int) (release func(), err error) {
-	wait := minWait
-	for {
-		release, ok, err := s.TryClaim(first, n)
-		if ok || err != nil {
-			return release, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(wait):
-		}
-		wait = min(2*wait, maxClaimWait)
-	}
+	err = repeat(ctx, maxClaimWait, func() (ok bool, err error) {
+		release, ok, err = s.TryClaim(first, n)
+		return ok, err
+	})
+	return release, err
 }
 
 // claimable refuses spans that the store does not have.

@@ -19,21 +19,29 @@ const (
 
 // acquire opens the file at path, creating it and its folder, and locks it
 // exclusively; closing the file unlocks it. It waits, until ctx is done, while
-// somebody else holds the lock. Attempts are repeated because flock(2) knows no
-// context.
-func acquire(ctx context.Context, path string) (*os.File, error) {
+// somebody else holds the lock.
+func acquire(ctx context.Context, path string) (f *os.File, err error) {
+	err = repeat(ctx, maxWait, func() (bool, error) {
+		f, err = attempt(path)
+		return f != nil, err
+	})
+	return f, err
+}
+
+// repeat tries until that reports true or fails, or ctx is done, with pauses of
+// at most longest: the locks of a file know no context.
+func repeat(ctx context.Context, longest time.Duration, try func() (bool, error)) error {
 	wait := minWait
 	for {
-		f, err := attempt(path)
-		if f != nil || err != nil {
-			return f, err
+		if ok, err := try(); ok || err != nil {
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		case <-time.After(wait):
 		}
-		wait = min(2*wait, maxWait)
+		wait = min(2*wait, longest)
 	}
 }
 
