@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/peelfs/peel/manifest"
+	"github.com/peelfs/peel/manifest/local"
 	"github.com/peelfs/peel/remote"
 )
 
@@ -96,7 +97,8 @@ func exitCode(err error) int {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, errUsage), errors.Is(err, manifest.ErrReference),
-		errors.Is(err, manifest.ErrPlatform), errors.Is(err, remote.ErrUsage):
+		errors.Is(err, manifest.ErrPlatform), errors.Is(err, remote.ErrUsage),
+		errors.Is(err, local.ErrAmbiguous):
 		return exitUsage
 	case errdefs.IsDataLoss(err):
 		return exitVerification

@@ -17,6 +17,7 @@ import (
 	"github.com/peelfs/peel/fs/tree"
 	"github.com/peelfs/peel/layer"
 	"github.com/peelfs/peel/manifest"
+	"github.com/peelfs/peel/manifest/local"
 	"github.com/peelfs/peel/remote"
 )
 
@@ -36,6 +37,7 @@ func TestExitCode(t *testing.T) {
 		{"reference", badReference, exitUsage},
 		{"platform", badPlatform, exitUsage},
 		{"hosts folder", remote.ErrUsage, exitUsage},
+		{"no word on which of several images", local.ErrAmbiguous, exitUsage},
 		{"hostile layer is not the user's fault", layer.ErrMalformed, exitFailed},
 		{"unknown image", remote.ErrNotFound, exitNotFound},
 		{"other platforms only", manifest.ErrNoPlatform, exitNotFound},
