@@ -28,9 +28,16 @@ const saveHelp = `Save images to a file or folder, with the bytes and digests th
   dir:DIR                         folder with one image, as skopeo has it
   FILE, or - for standard output  docker-archive
 
+In a layout an image is called by its tag, as skopeo reads it. If another image
+there has that tag already, or if several are saved at once, it is called by its
+whole name, like ghcr.io/owner/name:tag; an image saved again takes the place of
+what it was. With :TAG it takes that, whoever had it.
+
 Each of them is also the name of an image for all commands of peel. Every blob
 is verified as it is written, and nothing has its final name before all of it
-is there. Layers are not compressed anew.
+is there. Layers are not compressed anew. An image of a registry is read from
+there, even after peel pull: the cache keeps what layers unpack to, not their own
+bytes. To have both, pull with peel pull --destination DIR.
 
 Saved is the image of one platform, or with --all everything that an index
 leads to, attestations included. A manifest of Docker schema 1 is saved in the

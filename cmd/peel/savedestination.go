@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -71,8 +72,10 @@ func isSaved(transport string) bool {
 
 // savedName is what an image is called where it is saved to.
 type savedName struct {
-	ref string                // in a layout; "" for none
-	tag reference.NamedTagged // in an archive of docker save; nil for none
+	ref   string                // in a layout; "" for none
+	tag   reference.NamedTagged // in an archive of docker save; nil for none
+	image string                // tag in full, if that is where the image is from
+	given bool                  // by the user, for the destination
 }
 
 // names are that of the destination, or else that of the reference, or else
@@ -81,7 +84,7 @@ func (j saveJob) names(ref manifest.Reference, known []string) []savedName {
 	within := ref.Within()
 	switch {
 	case j.to.name != "":
-		return []savedName{{j.to.name, tagged(j.to.name)}}
+		return []savedName{{ref: j.to.name, tag: tagged(j.to.name), given: true}}
 	case ref.Transport() == "":
 		t, ok := ref.Named().(reference.NamedTagged)
 		if !ok {
@@ -99,10 +102,10 @@ func (j saveJob) names(ref manifest.Reference, known []string) []savedName {
 		case isLayout(ref.Transport()) && !strings.ContainsAny(name, "/:"):
 			names = append(names, savedName{ref: name})
 		case isLayout(ref.Transport()):
-			names = append(names, savedName{name, tagged(name)})
+			names = append(names, savedName{ref: name, tag: tagged(name)})
 		default:
 			if t := tagged(name); t != nil {
-				names = append(names, j.called(t))
+				names = append(names, j.called(t, names...))
 			}
 		}
 	}
@@ -110,10 +113,11 @@ func (j saveJob) names(ref manifest.Reference, known []string) []savedName {
 }
 
 // called is an image's name: in a layout its tag, or all of it if there are
-// several images.
-func (j saveJob) called(t reference.NamedTagged) savedName {
-	n := savedName{t.Tag(), untilTag(t)}
-	if len(j.refs) > 1 {
+// several images, or if it has that tag by one of its other names.
+func (j saveJob) called(t reference.NamedTagged, others ...savedName) savedName {
+	n := savedName{ref: t.Tag(), tag: untilTag(t)}
+	n.image = n.tag.String()
+	if len(j.refs) > 1 || slices.ContainsFunc(others, func(o savedName) bool { return o.ref == n.ref }) {
 		n.ref = reference.FamiliarString(n.tag)
 	}
 	return n

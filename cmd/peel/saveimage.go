@@ -84,7 +84,7 @@ func (s *saving) asItIs(ctx context.Context, img *manifest.Image, config *manife
 	if err := s.blobs(ctx, blobs, s.copy); err != nil {
 		return img.Desc, err
 	}
-	return img.Desc, s.to.Image(ctx, savedImage{desc: img.Desc, raw: img.Raw, names: s.names})
+	return img.Desc, s.to.Image(ctx, savedImage{desc: img.Desc, raw: img.Raw, names: s.names, log: s.log})
 }
 
 // asOCI saves an image with a new manifest, one of OCI's, since skopeo finds no
@@ -109,7 +109,7 @@ func (s *saving) asOCI(ctx context.Context, img *manifest.Image, config *manifes
 		return img.Desc, err
 	}
 	d := ocispec.Descriptor{MediaType: m.MediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
-	return d, s.to.Image(ctx, savedImage{desc: d, raw: raw, names: s.names})
+	return d, s.to.Image(ctx, savedImage{desc: d, raw: raw, names: s.names, log: s.log})
 }
 
 // forDocker saves configuration and layers; there is no manifest in the
@@ -123,7 +123,7 @@ func (s *saving) forDocker(ctx context.Context, img *manifest.Image, config *man
 		return img.Desc, err
 	}
 	return img.Desc, s.to.Image(ctx, savedImage{
-		desc: img.Desc, raw: img.Raw, names: s.names,
+		desc: img.Desc, raw: img.Raw, names: s.names, log: s.log,
 		config: config.Raw, layers: img.Layers, diffIDs: config.DiffIDs(),
 	})
 }
@@ -169,7 +169,7 @@ func (s *saving) everything(ctx context.Context) (ocispec.Descriptor, error) {
 		return d, err
 	}
 	d = ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
-	return d, s.to.Image(ctx, savedImage{desc: d, raw: raw, names: s.names})
+	return d, s.to.Image(ctx, savedImage{desc: d, raw: raw, names: s.names, log: s.log})
 }
 
 // entries saves those of an index that were not seen yet, depth levels down.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
 
 	"github.com/peelfs/peel/internal/dockersave"
 	"github.com/peelfs/peel/internal/ocilayout"
@@ -33,6 +35,7 @@ type savedImage struct {
 	config  []byte               // not of an index
 	layers  []ocispec.Descriptor // not of an index
 	diffIDs []digest.Digest      // parallel to layers
+	log     *logrus.Entry
 }
 
 // layoutSaver writes into an image layout.
@@ -55,7 +58,7 @@ func (l layoutSaver) Blob(ctx context.Context, d ocispec.Descriptor, r io.Reader
 
 func (l layoutSaver) Image(ctx context.Context, i savedImage) error {
 	for _, name := range i.names {
-		if _, err := l.PutManifest(ctx, i.raw, i.desc.MediaType, name.ref); err != nil {
+		if err := l.name(ctx, i, name); err != nil {
 			return err
 		}
 	}
@@ -67,6 +70,29 @@ func (l layoutSaver) Image(ctx context.Context, i savedImage) error {
 		return err
 	}
 	return l.List(d)
+}
+
+// name names an image. Only a name that the user gives takes another's place.
+func (l layoutSaver) name(ctx context.Context, i savedImage, name savedName) error {
+	if name.given {
+		_, err := l.PutManifest(ctx, i.raw, i.desc.MediaType, name.ref)
+		return err
+	}
+	n := ocilayout.Name{Tag: name.ref, Image: name.image}
+	switch {
+	case name.image != "":
+		n.Whole = reference.FamiliarString(name.tag)
+	case strings.ContainsAny(name.ref, "/:"):
+		n.Whole = name.ref
+	}
+	called, err := l.PutImage(ctx, i.raw, i.desc.MediaType, n)
+	if errors.Is(err, ocilayout.ErrTaken) {
+		return withRemedy(err, "name this one: -o oci:DIR:TAG, which takes the place of what has the tag")
+	}
+	if err == nil && called != name.ref {
+		i.log.Warnf("%q is another image there; this one is %q", name.ref, called)
+	}
+	return err
 }
 
 func (layoutSaver) Close() error { return nil }

@@ -6,6 +6,7 @@
 // Open makes the folder a layout, or takes the one that is there. Create gives
 // a Writer for one blob, whose name is the digest of what was written to it.
 // PutManifest stores a manifest, and with a tag also names it in index.json.
+// PutImage does the same, and takes no name away from another image.
 // There is nothing to close but Writers.
 //
 // # Concurrency
@@ -24,8 +25,9 @@
 // # Errors
 //
 // ErrMalformed: the folder holds something else than a layout of version 1.
-// ErrVerify: the content has another digest or size than it should. All others
-// are the file system's or the context's. They begin with the folder.
+// ErrVerify: the content has another digest or size than it should.
+// ErrTaken: the name is another image's. All others are the file system's or the
+// context's. They begin with the folder.
 //
 // # Limits
 //

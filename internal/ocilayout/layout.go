@@ -25,6 +25,8 @@ var (
 	ErrMalformed = sentinel.New("no image layout", errdefs.ErrFailedPrecondition)
 	// ErrVerify: the content is not what its digest or size promises.
 	ErrVerify = sentinel.New("verification failed", errdefs.ErrDataLoss)
+	// ErrTaken: what an image was to be called is the name of another.
+	ErrTaken = sentinel.New("another image has this tag", errdefs.ErrAlreadyExists)
 )
 
 // maxIndex bounds index.json and oci-layout, in bytes.
