@@ -33,7 +33,10 @@ func (a *app) layersCommand() *cobra.Command {
 
 Only documents are read: layers need not be there. The digest of a layer's tar,
 its diff ID, is in no document of a manifest of Docker schema 1, or of an
-artifact; see peel inspect.`,
+artifact; see peel inspect.
+
+The registry is asked, even after peel pull. What works without it is the list of
+an image that peel pull --destination DIR has kept: peel layers oci:DIR:TAG.`,
 		Args: takes(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0]) },
 	}

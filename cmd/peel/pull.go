@@ -40,6 +40,11 @@ An image of this machine, docker-archive:FILE or oci:DIR for example, is copied
 into the cache and known by the names that it has there afterwards; without a
 name or tag, all images of the place are.
 
+The cache keeps what layers unpack to, for mount, ls, cat, stat, tree and
+inspect; save, layers and config ask the registry. --destination DIR keeps the
+original bytes as well, in an OCI layout: oci:DIR:TAG, or oci:DIR:NAME:TAG if it
+has an image of that tag already or several are pulled.
+
 The last line says whether anything was new. With --json each change is an
 object on a line of its own.`
 
