@@ -120,7 +120,9 @@ func (b *Blob) domain() string { return reference.Domain(b.ref) }
 
 func (b *Blob) String() string { return b.ref.Name() + "@" + b.desc.Digest.String() }
 
-func (b *Blob) fail(err error) error { return b.client.boundary(b.domain(), b.String(), err) }
+func (b *Blob) fail(err error) error {
+	return b.client.boundary(b.domain(), b.String(), b.foreign.besides(advise(b.domain(), err)))
+}
 
 // open asks for the window until the first bytes are on their way.
 func (b *Blob) open(ctx context.Context, w window, p *pace) (*part, error) {

@@ -3,6 +3,7 @@ package remote
 import (
 	"cmp"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -130,6 +131,32 @@ func (f foreign) missing(err error) error {
 		class:  ErrDenied,
 		text:   "foreign layer, which the registry has not got; its descriptor says that it lies at " + hosts,
 		remedy: "if you trust that host, allow it with --foreign-layers " + f.others[0],
+	}
+}
+
+// besides adds to the error of a blob that also lies at hosts that may not be
+// asked how to allow them.
+func (f foreign) besides(err error) error {
+	var why *fault
+	if len(f.endpoints) == 0 || len(f.others) == 0 || !errors.As(err, &why) || errors.Is(why.class, ErrUsage) {
+		return err
+	}
+	with := *why
+	with.remedy = fmt.Sprintf("the layer also lies at %s; if you trust that host, allow it with --foreign-layers %s",
+		strings.Join(f.others, ", "), f.others[0])
+	if why.remedy != "" {
+		with.remedy = why.remedy + "; " + with.remedy
+	}
+	return &with
+}
+
+// insideForeign is the error for a host in a private network that only a
+// pattern allows, of which whoever wrote the descriptor may have thought.
+func insideForeign(host string, e insideError) *fault {
+	return &fault{
+		class:  ErrAnswer,
+		text:   fmt.Sprintf("%s, a foreign layer's host, has the private address %s, which patterns of --foreign-layers do not allow", host, e.addr),
+		remedy: "if you trust that host, name it: --foreign-layers " + host,
 	}
 }
 

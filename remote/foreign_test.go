@@ -101,6 +101,8 @@ func TestForeignLayer(t *testing.T) {
 		{"the registry has it", http.NotFound, serve, []string{"first"}, nil, "", [3]int{2, 0, 3}},
 		{"only the registry is asked", serve, serve, nil, nil, "", [3]int{0, 0, 3}},
 		{"nobody has it", http.NotFound, http.NotFound, []string{"first"}, ErrNotFound, "not found on", [3]int{1, 0, 2}},
+		{"the first is missing, the second not allowed", http.NotFound, http.NotFound, []string{"first"}, ErrNotFound, "the layer also lies at SECOND; if you trust that host, allow it with --foreign-layers SECOND", [3]int{1, 0, 2}},
+		{"the first is down, the second not allowed", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, http.NotFound, []string{"first"}, ErrUnreachable, "allow it with --foreign-layers SECOND", [3]int{4, 0, 5}},
 		{"nobody may be asked", serve, http.NotFound, nil, ErrDenied, "allow it with --foreign-layers FIRST", [3]int{0, 0, 2}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -125,7 +127,7 @@ func TestForeignLayer(t *testing.T) {
 					_, err = readRange(t.Context(), b, 1+off*30_000, 20_000)
 				}
 			}
-			says := strings.ReplaceAll(tt.says, "FIRST", first.addr())
+			says := strings.NewReplacer("FIRST", first.addr(), "SECOND", second.addr()).Replace(tt.says)
 			if !errors.Is(err, tt.want) || err != nil && !strings.Contains(err.Error(), says) {
 				t.Errorf("error %v, want %q", err, says)
 			}
@@ -166,8 +168,13 @@ func TestForeignRedirect(t *testing.T) {
 	}
 
 	_, err := readRange(t.Context(), newClient(t, Options{ForeignHosts: []string{"*"}}).Open(ref, d), 1, 100)
-	if !errors.Is(err, ErrAnswer) || !strings.Contains(err.Error(), "private address") {
+	if !errors.Is(err, ErrAnswer) {
 		t.Errorf("a host of a private network, named by a manifest: %v", err)
+	}
+	for _, says := range []string{"private address 127.0.0.1", "patterns of --foreign-layers do not allow", "name it: --foreign-layers " + lead.addr()} {
+		if err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("%q not in: %v", says, err)
+		}
 	}
 	if n := len(lead.requests()); n != 1 {
 		t.Errorf("%d requests", n)
