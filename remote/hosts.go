@@ -243,7 +243,12 @@ func (c *Client) configured(ctx context.Context, r *registry) ([]docker.Registry
 		HostDir:      func(string) (string, error) { return dir, nil },
 		UpdateClient: func(hc *http.Client) error { return c.tune(r, hc) },
 	}
-	if c.o.PlainHTTP || plainByDefault(r.domain) {
+	switch {
+	case c.o.PlainHTTP:
+		o.DefaultScheme = "http"
+	case !c.o.identity.empty():
+		o.DefaultScheme = "https" // who speaks of certificates means TLS
+	case plainByDefault(r.domain):
 		o.DefaultScheme = "http"
 	}
 	var said complaints

@@ -19,7 +19,8 @@ const DefaultHostsDir = "/etc/containerd/certs.d"
 // Options say how registries are asked. The zero value is usable.
 type Options struct {
 	// PlainHTTP asks every registry over plain HTTP unless its hosts.toml says
-	// otherwise. Loopback registries are asked so in any case, but on port 443.
+	// otherwise. Loopback registries are asked so in any case, but on port 443
+	// and where CAs, ClientCert or InsecureSkipVerify speak of TLS.
 	PlainHTTP bool
 	// HostsDir holds a folder with a hosts.toml, or with certificates, per
 	// registry. Empty means DefaultHostsDir, if it is there and readable.
@@ -49,7 +50,7 @@ type Options struct {
 	Schema int
 	// ForeignHosts are hosts that layers may be read from by the urls of their
 	// descriptors: "host" or "host:port", "*.domain" for all hosts below a
-	// domain, "*" for any.
+	// domain, "*" for any; the latter two allow no private addresses.
 	ForeignHosts []string
 	// StateDir is a folder that all clients on this machine share, for what
 	// hosts asked them to wait for; "" for none.

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/http"
-	"os"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 )
@@ -36,7 +35,10 @@ func (o Options) readIdentity() (identity, error) {
 	}
 	const remedy = "--client-cert and --client-key each take a file in PEM, or --client-cert one with both"
 	if o.ClientCert == "" {
-		return id, optionFault("client certificate", os.ErrNotExist, remedy)
+		return id, &fault{
+			class: ErrUsage, text: "--client-key is given, and --client-cert is missing",
+			remedy: "--client-cert takes the file of the certificate that the key is of",
+		}
 	}
 	key := o.ClientKey
 	if key == "" {

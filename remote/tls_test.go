@@ -91,6 +91,43 @@ func TestTLSOptions(t *testing.T) {
 	}
 }
 
+// Whoever speaks of certificates means TLS, on this machine, too.
+func TestTLSOptionsMeanTLS(t *testing.T) {
+	t.Parallel()
+	cert, key, _, _ := clientPair(t)
+	for _, tt := range []struct {
+		name    string
+		plain   bool // the registry has no TLS
+		o       func(*Options, *host)
+		problem string
+	}{
+		{"nothing", true, func(*Options, *host) {}, ""},
+		{"CA", false, func(o *Options, s *host) { o.CAs = []string{caFile(t, s)} }, ""},
+		{"another CA", false, func(o *Options, _ *host) { o.CAs = []string{cert} }, "unknown authority"},
+		{"no verification", false, func(o *Options, _ *host) { o.InsecureSkipVerify = true }, ""},
+		{"no verification, plain registry", true, func(o *Options, _ *host) { o.InsecureSkipVerify = true }, "--plain-http"},
+		{"no verification, plain HTTP", true, func(o *Options, _ *host) { o.InsecureSkipVerify, o.PlainHTTP = true, true }, ""},
+		{"client certificate", false, func(o *Options, s *host) { o.CAs, o.ClientCert, o.ClientKey = []string{caFile(t, s)}, cert, key }, ""},
+		{"client certificate alone", false, func(o *Options, _ *host) { o.ClientCert, o.ClientKey = cert, key }, "unknown authority"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newUnstartedHost(t, saying(200, nil, imageManifest))
+			if tt.plain {
+				s.Start()
+			} else {
+				s.StartTLS()
+			}
+			var o Options
+			tt.o(&o, s)
+			_, _, err := newClient(t, o).Manifest(t.Context(), named(t, s.addr()+"/a/b:v1"))
+			if (err == nil) != (tt.problem == "") || err != nil && !strings.Contains(err.Error(), tt.problem) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
 // What the options say of the registry is not for its mirrors.
 func TestTLSOptionsNotForMirrors(t *testing.T) {
 	t.Parallel()
@@ -122,7 +159,7 @@ func TestOptionsThatCannotBeUsed(t *testing.T) {
 		{"no such CA", Options{CAs: []string{"/no/ca"}}, "/no/ca"},
 		{"CA without a certificate", Options{CAs: []string{empty}}, "no certificate in PEM"},
 		{"no such client certificate", Options{ClientCert: "/no/cert"}, "--client-cert"},
-		{"key alone", Options{ClientKey: empty}, "--client-cert"},
+		{"key alone", Options{ClientKey: empty}, "--client-cert is missing"},
 		{"schema", Options{Schema: 3}, "neither 1 nor 2"},
 	} {
 		if _, err := New(tt.o); !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), tt.words) {
