@@ -25,6 +25,7 @@ const (
 	// authentication specification, "expires_in").
 	tokenLifetime = 60 * time.Second
 	clientID      = "peel"
+	formType      = "application/x-www-form-urlencoded"
 )
 
 // grant is what a token must allow.
@@ -233,7 +234,7 @@ func tokenRequest(ctx context.Context, realm *url.URL, to auth.TokenOptions, cre
 		}
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, realm.String(), strings.NewReader(form.Encode()))
 		if err == nil {
-			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			req.Header.Set("Content-Type", formType)
 		}
 		return req, err
 	}
@@ -323,6 +324,9 @@ func tokenFault(e *endpoint, realm string, resp *http.Response) *fault {
 		f.class = ErrLogin
 		f.text = fmt.Sprintf("%s gives no token for %s", realm, e.base.Host)
 		f.remedy = loginRemedy(e.login())
+		if code != http.StatusForbidden {
+			f.refuses(realm+", which gives the tokens for "+e.base.Host+",", e.login(), resp.Request)
+		}
 	case code == http.StatusNotFound, code == http.StatusGone:
 		f.class, f.remedy = ErrAnswer, ""
 		f.text = fmt.Sprintf("%s gives no token for %s (%s)", realm, e.base.Host, resp.Status)

@@ -230,6 +230,7 @@ func statusFault(host, login string, resp *http.Response) *fault {
 		f.class = ErrLogin
 		f.text = "not found on " + host + ", or login needed"
 		f.remedy = loginRemedy(login)
+		f.refuses(host, login, resp.Request)
 	case code == http.StatusForbidden:
 		f.class = ErrDenied
 		f.text = host + " denies access"
@@ -263,6 +264,24 @@ func wantsTLS(body string) bool {
 	return strings.Contains(body, "HTTP request to an HTTPS server") ||
 		strings.Contains(body, "plain HTTP request was sent to HTTPS port") ||
 		strings.Contains(body, "speaking plain HTTP to an SSL-enabled server port")
+}
+
+// refuses says that the host does not take what the request logged in with, if
+// it was a password or an identity token.
+func (f *fault) refuses(host, login string, req *http.Request) {
+	if req == nil {
+		return
+	}
+	user, _, named := req.BasicAuth()
+	switch {
+	case named:
+		f.text = fmt.Sprintf("%s does not take the name or the password of %.100q", host, user)
+	case req.Method == http.MethodPost && req.Header.Get("Content-Type") == formType:
+		f.text = host + " does not take the identity token of the login"
+	default:
+		return
+	}
+	f.remedy = "log in again with: peel login " + login
 }
 
 // loginRemedy is for whoever has no login, or a wrong one.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/google/go-containerregistry/pkg/authn"
 )
 
 // saying serves one answer to everything.
@@ -57,7 +58,18 @@ func TestErrorsTell(t *testing.T) {
 	}{
 		{name: "login missing", serve: saying(401, basic, ""), class: errdefs.IsUnauthorized, words: []string{"HOST wants a login", "peel login HOST"}},
 		{name: "login of an unknown kind", serve: saying(401, map[string]string{"WWW-Authenticate": "Digest x"}, ""), class: errdefs.IsUnauthorized, words: []string{"HOST", "login"}},
-		{name: "login refused", serve: saying(401, basic, ""), o: Options{Credentials: &Credentials{Username: "u", Password: "hunter2"}}, class: errdefs.IsUnauthorized, words: []string{"not found on HOST, or login needed", "peel login HOST"}},
+		{name: "login refused", serve: saying(401, basic, ""), o: Options{Credentials: &Credentials{Username: "u", Password: "hunter2"}}, class: errdefs.IsUnauthorized, words: []string{"HOST does not take the name or the password of \"u\"", "peel login HOST"}},
+		{name: "login refused by the token server", serve: tokenless, o: Options{Credentials: &Credentials{Username: "u", Password: "hunter2"}}, class: errdefs.IsUnauthorized, words: []string{"HOST, which gives the tokens for HOST, does not take the name or the password of \"u\"", "peel login HOST"}},
+		{name: "identity token refused", serve: tokenless, o: Options{Keychain: everywhere{IdentityToken: "hunter2"}}, class: errdefs.IsUnauthorized, words: []string{"does not take the identity token", "peel login HOST"}},
+		{name: "no token for nobody", serve: tokenless, class: errdefs.IsUnauthorized, words: []string{"HOST gives no token for HOST", "peel login HOST"}},
+		{name: "redirects without end", serve: func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, r.URL.Path+"?sig=hunter2", http.StatusFound)
+		}, class: errdefs.IsUnknown, words: []string{"HOST redirects without end", "look where it leads: http://HOST/v2/a/b/manifests/v1;", "hosts.toml"}},
+		{name: "schema 1 where there is none", serve: saying(404, nil, `{"errors":[{"code":"MANIFEST_UNKNOWN"}]}`), o: Options{Schema: 1}, class: errdefs.IsNotFound, words: []string{"v1 not found on HOST", "no manifest of Docker schema 1", "leave out --schema 1"}},
+		{name: "schema 2 where there is none", serve: saying(404, nil, ""), o: Options{Schema: 2}, class: errdefs.IsNotFound, words: []string{"v1 not found on HOST", "leave out --schema 2"}},
+		{name: "captive portal", serve: saying(200, map[string]string{"Content-Type": "Text/HTML; charset=utf-8"}, "<html>Pay</html>"), class: errdefs.IsUnknown, words: []string{"HOST sends a web page (text/html), not a manifest", "captive portal"}},
+		{name: "manifest that is no JSON", serve: saying(200, nil, "hello"), class: errdefs.IsUnknown, words: []string{"HOST sends", "no JSON object"}},
+		{name: "manifest that is no object", serve: saying(200, map[string]string{"Content-Type": dockerManifest}, "null"), class: errdefs.IsUnknown, words: []string{"HOST sends", "no JSON object"}},
 		{name: "denied", serve: saying(403, nil, `{"errors":[{"code":"DENIED","message":"no way"}]}`), class: errdefs.IsPermissionDenied, words: []string{"HOST denies access", "no way", "peel login HOST"}},
 		{name: "tag not found", serve: saying(404, nil, `{"errors":[{"code":"MANIFEST_UNKNOWN"}]}`), class: errdefs.IsNotFound, words: []string{"tag v1 not found on HOST", "peel tags HOST/a/b"}},
 		{name: "repository not found", serve: saying(404, nil, `{"errors":[{"code":"NAME_UNKNOWN"}]}`), class: errdefs.IsNotFound, words: []string{"no repository a/b on HOST", "check the name"}},
@@ -120,4 +132,31 @@ func TestRetryAfterIsWaited(t *testing.T) {
 	if d := time.Since(begin); d < time.Second {
 		t.Errorf("asked again after %v", d)
 	}
+}
+
+// tokenless is a registry, and a token server, that lets nobody in.
+func tokenless(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/token" {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token",service="x"`)
+	}
+	w.WriteHeader(http.StatusUnauthorized)
+}
+
+// everywhere is a keychain with one login for all registries.
+type everywhere authn.AuthConfig
+
+func (e everywhere) Resolve(authn.Resource) (authn.Authenticator, error) {
+	return authn.FromConfig(authn.AuthConfig(e)), nil
+}
+
+func FuzzRetryAfter(f *testing.F) {
+	for _, s := range []string{"", "0", "120", "-1", "99999999999999999999", "2147483648", "Fri, 31 Dec 1999 23:59:59 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 0001 00:00:00 GMT"} {
+		f.Add(s, int64(0))
+		f.Add(s, int64(1)<<40)
+	}
+	f.Fuzz(func(t *testing.T, s string, now int64) {
+		if got := retryAfter(s, time.Unix(now, 0)); got < 0 {
+			t.Fatalf("%q at %d: %v", s, now, got)
+		}
+	})
 }

@@ -121,6 +121,12 @@ func (d document) absent(f *fault) error {
 	case unknown:
 		f.text = "no repository " + d.grant.repo + " on " + d.endpoint.base.Host
 		f.remedy = "check the name; some registries say so, too, of what they do not show without a login"
+	case d.accept == acceptOld:
+		f.text = d.target + " " + f.text
+		f.remedy = "there may be no manifest of Docker schema 1 of it: leave out --schema 1"
+	case d.accept == acceptNew:
+		f.text = d.target + " " + f.text
+		f.remedy = "there may be only a manifest of Docker schema 1 of it: leave out --schema 2"
 	case d.want == "":
 		f.text = "tag " + d.target + " " + f.text
 		f.remedy = "check the name and the tag; tags are listed by: peel tags " + d.endpoint.domain + "/" + d.grant.repo
@@ -156,9 +162,18 @@ func (c *Client) manifestFrom(ctx context.Context, d document, p *pace) (fetched
 	if err != nil {
 		return fetched{}, err
 	}
+	if page(raw, a.Header) {
+		return fetched{}, &fault{
+			class: ErrAnswer, text: host + " sends a web page (text/html), not a manifest",
+			remedy: "check the registry's name, and whether a proxy or a captive portal answers in its place",
+		}
+	}
 	desc, err := describe(raw, a.Header, d.want)
 	if err != nil {
 		return fetched{}, &fault{class: ErrVerify, text: host, cause: err}
+	}
+	if !object(raw) {
+		return fetched{}, &fault{class: ErrAnswer, text: host + " sends what is no manifest: no JSON object", remedy: "check the registry's name and port"}
 	}
 	if err := contradiction(raw, desc.MediaType); err != nil {
 		return fetched{}, &fault{class: ErrAnswer, text: host, cause: err}
@@ -176,6 +191,19 @@ func readBounded(host string, a *answer) ([]byte, error) {
 		return nil, &fault{class: ErrAnswer, text: fmt.Sprintf("%s sends a manifest of more than %d bytes", host, maxDocument)}
 	}
 	return raw, nil
+}
+
+// page reports whether a body is a web page, as proxies and captive portals
+// send it with status 200.
+func page(raw []byte, h http.Header) bool {
+	declared, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	return strings.EqualFold(strings.TrimSpace(declared), "text/html") && !object(raw)
+}
+
+// object reports whether raw is a JSON object, as all manifests are.
+func object(raw []byte) bool {
+	var fields map[string]json.RawMessage
+	return json.Unmarshal(raw, &fields) == nil && fields != nil
 }
 
 // describe checks a manifest against the digest wanted and the one that the

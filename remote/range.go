@@ -116,7 +116,7 @@ func (w window) pickPart(crange string) (piece, error) {
 		return piece{}, w.wrongSize(r.size)
 	}
 	if r.first != w.off || r.last >= w.off+w.n {
-		return piece{}, &fault{class: ErrRange, text: fmt.Sprintf("answers bytes %s with %d-%d", w, r.first, r.last)}
+		return piece{}, &fault{class: ErrRange, text: fmt.Sprintf("answers bytes %s with Content-Range %.60q", w, crange)}
 	}
 	return piece{n: r.last - r.first + 1}, nil
 }

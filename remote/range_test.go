@@ -3,6 +3,8 @@ package remote
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -109,6 +111,17 @@ func TestPick(t *testing.T) {
 		got, err := tt.w.pick(tt.h)
 		if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(piece{})); diff != "" || !errors.Is(err, tt.err) {
 			t.Errorf("%s: %v, %v", tt.name, got, err)
+		}
+	}
+}
+
+// Whoever looks for the cause wants to see the header.
+func TestPickNamesTheHeader(t *testing.T) {
+	t.Parallel()
+	for _, crange := range []string{"bytes 9-29/100", "bytes 10-30/*", "items 10-29/100", ""} {
+		_, err := window{10, 20, 100}.pick(head{206, crange, 20})
+		if err == nil || !strings.Contains(err.Error(), "Content-Range "+strconv.Quote(crange)) {
+			t.Errorf("%q: %v", crange, err)
 		}
 	}
 }

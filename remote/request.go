@@ -180,7 +180,7 @@ func (withoutBody) Read([]byte) (int, error) { return 0, io.EOF }
 // follow returns where the redirect a leads, the hops-th in a row.
 func (r request) follow(at *url.URL, a *answer, hops int) (*url.URL, error) {
 	if hops > maxHops {
-		return nil, &fault{class: ErrAnswer, text: r.endpoint.base.Host + " redirects without end"}
+		return nil, &fault{class: ErrAnswer, text: r.endpoint.base.Host + " redirects without end", remedy: "look where it leads: " + redact(at) + "; a mirror in hosts.toml, or a proxy, may lead back to itself"}
 	}
 	// Any other redirect turns what is not GET or HEAD into GET (RFC 9110
 	// section 15.4).
@@ -288,6 +288,9 @@ func (c *Client) exchange(ctx context.Context, h hop, dog *watchdog) (*http.Resp
 		err = cause
 	} else if unsent != nil {
 		return nil, unsent
+	}
+	if inside := (insideError{}); h.endpoint.foreign() && h.endpoint.owns(h.url) && errors.As(err, &inside) {
+		return nil, insideForeign(h.url.Host, inside)
 	}
 	return nil, transportFault(h.url.Host, err)
 }
