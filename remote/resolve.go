@@ -78,6 +78,23 @@ func (f *Fetcher) FetchRange(ctx context.Context, d ocispec.Descriptor, off, n i
 	return io.NopCloser(io.NewSectionReader(whole, off, n)), nil
 }
 
+// Size is an object's length in bytes: that of d, or if that is zero or less,
+// what the registry tells.
+func (f *Fetcher) Size(ctx context.Context, d ocispec.Descriptor) (int64, error) {
+	if d.Size > 0 {
+		return d.Size, nil
+	}
+	var size int64
+	rc, err := f.either(ctx, d, func(d ocispec.Descriptor) (io.ReadCloser, error) {
+		size = d.Size
+		return http.NoBody, nil
+	})
+	if whole, ok := rc.(held); ok {
+		size = whole.Size()
+	}
+	return size, err
+}
+
 // held is a whole manifest, verified.
 type held struct{ *bytes.Reader }
 

@@ -137,6 +137,28 @@ func TestFetchRange(t *testing.T) {
 	}
 }
 
+func TestFetcherSize(t *testing.T) {
+	t.Parallel()
+	blob := string(noise(5000))
+	s := serving(t, imageManifest, blob)
+	f := newClient(t, Options{}).Fetcher(named(t, s.addr()+"/a/b"))
+	for _, tt := range []struct {
+		name string
+		d    ocispec.Descriptor
+		want int64
+		err  error
+	}{
+		{"known", ocispec.Descriptor{Digest: digest.FromString("absent"), Size: 7}, 7, nil},
+		{"blob", ocispec.Descriptor{Digest: digest.FromString(blob)}, 5000, nil},
+		{"manifest", ocispec.Descriptor{Digest: digest.FromString(imageManifest)}, int64(len(imageManifest)), nil},
+		{"neither", ocispec.Descriptor{Digest: digest.FromString("absent")}, 0, ErrNotFound},
+	} {
+		if got, err := f.Size(t.Context(), tt.d); got != tt.want || !errors.Is(err, tt.err) {
+			t.Errorf("%s: %d, %v", tt.name, got, err)
+		}
+	}
+}
+
 func TestResolve(t *testing.T) {
 	t.Parallel()
 	s := serving(t, imageManifest, "x")

@@ -55,15 +55,16 @@ func (a *app) fetchCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVarP(&o.output, "output", "o", "", "`file` to write to; it is not there before all of it is; - for standard output")
 	f.StringVar(&o.mediaType, "media-type", "", "`type` of the object, if it is known")
-	f.Var(&o.span, "range", "`bytes` to fetch: FIRST-LAST as in HTTP, FIRST- to the end, or OFFSET:LENGTH")
+	f.Var(&o.span, "range", "`bytes` to fetch: FIRST-LAST as in HTTP (a LAST beyond the end is the end), FIRST- to the end, or OFFSET:LENGTH")
 	return cmd
 }
 
 // rangeFlag is the bytes [off, off+n) on the command line, to the end if n is
 // less than zero.
 type rangeFlag struct {
-	off, n int64
-	text   string
+	off, n    int64
+	inclusive bool // FIRST-LAST, as HTTP has it
+	text      string
 }
 
 func (r *rangeFlag) String() string { return r.text }
@@ -95,7 +96,7 @@ func (r *rangeFlag) Set(s string) error {
 			return fmt.Errorf("%q ends before it begins", s)
 		}
 	}
-	*r = rangeFlag{int64(off), n, s}
+	*r = rangeFlag{int64(off), n, inclusive && to != "", s}
 	return nil
 }
 
@@ -103,6 +104,28 @@ func (r *rangeFlag) Set(s string) error {
 type objects interface {
 	Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
 	FetchRange(ctx context.Context, d ocispec.Descriptor, off, n int64) (io.ReadCloser, error)
+	Size(ctx context.Context, d ocispec.Descriptor) (int64, error)
+}
+
+// fetch returns the bytes of d that r means. A LAST beyond its end means the
+// end (RFC 9110 section 14.1.2).
+func (r rangeFlag) fetch(ctx context.Context, from objects, d ocispec.Descriptor) (io.ReadCloser, error) {
+	size, err := from.Size(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	d.Size = size
+	if r.off > size || r.inclusive && r.off == size {
+		return nil, usagef("--range %s begins beyond the end: the object has %d bytes", r.text, size)
+	}
+	if r.inclusive && r.n > size-r.off {
+		r.n = size - r.off
+	}
+	part, err := section(size, r.off, r.n)
+	if err != nil {
+		return nil, err
+	}
+	return from.FetchRange(ctx, d, part[0], part[1])
 }
 
 func (o *fetchOptions) run(ctx context.Context, args []string) error {
@@ -117,7 +140,7 @@ func (o *fetchOptions) run(ctx context.Context, args []string) error {
 		}
 		var body io.ReadCloser
 		if o.span.text != "" {
-			body, err = fetcher.FetchRange(ctx, d, o.span.off, o.span.n)
+			body, err = o.span.fetch(ctx, fetcher, d)
 		} else {
 			body, err = fetcher.Fetch(ctx, d)
 		}
@@ -234,6 +257,18 @@ func (l localObjects) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadC
 func (l localObjects) FetchRange(ctx context.Context, d ocispec.Descriptor, off, n int64) (io.ReadCloser, error) {
 	_, rc, err := l.open(ctx, d, off, n)
 	return rc, err
+}
+
+// Size is the length of an object.
+func (l localObjects) Size(ctx context.Context, d ocispec.Descriptor) (int64, error) {
+	ref, err := at(l.ref, d.Digest)
+	if err != nil {
+		return 0, err
+	}
+	if _, raw, err := l.from.Manifest(ctx, ref); err == nil {
+		return int64(len(raw)), nil
+	}
+	return l.from.BlobSize(ctx, ref, d.Digest)
 }
 
 // open returns the bytes [off, off+n) of an object, and whether it is a

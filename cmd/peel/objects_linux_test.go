@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,6 +87,10 @@ func TestObjects(t *testing.T) {
 			{"fetch part as HTTP has it", []string{"fetch", "--range", "10-19", ref, layer.Digest.String()}, 0, p.read(t, layer.Digest)[10:20]},
 			{"fetch the end", []string{"fetch", "--range", "10-", ref, layer.Digest.String()}, 0, p.read(t, layer.Digest)[10:]},
 			{"fetch part of a manifest", []string{"fetch", "--range", "1-4", ref}, 0, string(p.raw[1:5])},
+			{"fetch to beyond the end, as HTTP has it", []string{"fetch", "--range", "10-99999999", ref, layer.Digest.String()}, 0, p.read(t, layer.Digest)[10:]},
+			{"fetch all of a manifest and more", []string{"fetch", "--range", "0-99999999", ref, p.desc.Digest.String()}, 0, string(p.raw)},
+			{"fetch from the end", []string{"fetch", "--range", fmt.Sprintf("%d-", layer.Size), ref, layer.Digest.String()}, 0, ""},
+			{"fetch from beyond the end", []string{"fetch", "--range", fmt.Sprintf("%d-99999999", layer.Size), ref, layer.Digest.String()}, exitUsage, ""},
 			{"fetch beyond", []string{"fetch", "--range", "10:2000000", ref, layer.Digest.String()}, 2, ""},
 			{"fetch what is not there", []string{"fetch", ref, absent}, 3, ""},
 			{"no referrers", []string{"referrers", ref}, 0, ""},
@@ -113,6 +118,12 @@ func TestObjects(t *testing.T) {
 		}
 		if raw, err := os.ReadFile(file); err != nil || string(raw) != p.read(t, layer.Digest) {
 			t.Errorf("fetch -o %s: %d bytes, %v", ref, len(raw), err)
+		}
+	}
+	for _, ref := range []string{p.reg.Ref("a/b", "v1"), "oci:" + p.layout + ":v1"} {
+		got := peel(t, "fetch", "--range", "88888888-99999999", ref, layer.Digest.String())
+		if says := fmt.Sprintf("the object has %d bytes", layer.Size); got.code != exitUsage || !strings.Contains(got.err, says) {
+			t.Errorf("fetch from beyond the end of %s: code %d: %s", ref, got.code, got.err)
 		}
 	}
 	dir := t.TempDir()
