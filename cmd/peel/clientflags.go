@@ -42,7 +42,7 @@ type clientFlags struct {
 
 func (f *clientFlags) add(to *pflag.FlagSet) {
 	to.StringVar(&f.hostsDir, "hosts-dir", "", "`folder` with containerd's hosts.toml files (default /etc/containerd/certs.d)")
-	to.BoolVar(&f.plainHTTP, "plain-http", false, "ask registries over plain HTTP; loopback ones are in any case")
+	to.BoolVar(&f.plainHTTP, "plain-http", false, "ask registries over plain HTTP; loopback ones are in any case, unless --ca, --client-cert or --insecure-skip-verify is given")
 	to.StringVar(&f.username, "username", "", "`user` to log in as, at the registry of the first image named; see peel login")
 	to.BoolVar(&f.passwordStdin, "password-stdin", false, "read the password of --username from standard input")
 	to.StringVar(&f.token, "token", "", "bearer `token` for the registry of the first image named")
@@ -52,7 +52,7 @@ func (f *clientFlags) add(to *pflag.FlagSet) {
 	to.BoolVar(&f.insecure, "insecure-skip-verify", false, "do not look at the registry's certificate")
 	to.DurationVar(&f.timeout, "timeout", 0, "how `long` to wait for a registry that makes no progress (default 30s, 1m for reads of a mount)")
 	to.Var(&f.schema, "schema", "ask only for manifests of Docker `schema` 1, or for any but these with 2")
-	to.StringArrayVar(&f.foreign, "foreign-layers", nil, "`host` (host:port, *.domain, *) that layers may be read from by the URLs of their descriptors (can be repeated)")
+	to.StringArrayVar(&f.foreign, "foreign-layers", nil, "`host` (host:port, *.domain, *) that layers may be read from by the URLs of their descriptors; patterns allow no private addresses (can be repeated)")
 }
 
 // schemaFlag is remote.Options.Schema on the command line.

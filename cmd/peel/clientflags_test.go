@@ -39,7 +39,7 @@ func TestClientFlagsRefused(t *testing.T) {
 		{"schema", "", []string{"resolve", "--schema", "3", "a"}, "neither 1 nor 2"},
 		{"CA that is not there", "", []string{"resolve", "--ca", "/no/ca.pem", "a"}, "/no/ca.pem"},
 		{"pull with a CA that is not there", "", []string{"pull", "--ca", "/no/ca.pem", "a"}, "/no/ca.pem"},
-		{"key without certificate", "", []string{"resolve", "--client-key", "/no/key", "a"}, "--client-cert"},
+		{"key without certificate", "", []string{"resolve", "--client-key", "/no/key", "a"}, "--client-cert is missing"},
 		{"range", "", []string{"fetch", "--range", "5", "a"}, "OFFSET:LENGTH"},
 		{"range that ends before it begins", "", []string{"fetch", "--range", "9-5", "a"}, "ends before"},
 		{"digest", "", []string{"fetch", "a", "sha256:1"}, "64 digits"},
@@ -49,7 +49,7 @@ func TestClientFlagsRefused(t *testing.T) {
 		{"login to a repository", "p", []string{"login", "-u", "u", "--password-stdin", "r.example/a"}, "for example: r.example"},
 		{"login with a token", "p", []string{"login", "--token", "t", "r.example"}, "--token"},
 		{"tags of a tag", "", []string{"tags", "r.example/a:v1"}, "leave them out"},
-		{"tags of a folder", "", []string{"tags", "oci:/dir"}, ""},
+		{"tags of a folder", "", []string{"tags", "oci:/dir"}, "peel images oci:/dir"},
 	} {
 		got := peelWith(t, tc.in, tc.args...)
 		if got.code != exitUsage || !strings.Contains(got.err, tc.says) {

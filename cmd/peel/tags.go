@@ -6,6 +6,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
+
+	"github.com/peelfs/peel/manifest"
 )
 
 type tagsOptions struct {
@@ -27,6 +29,9 @@ func (a *app) tagsCommand() *cobra.Command {
 }
 
 func (o *tagsOptions) run(ctx context.Context, arg string) error {
+	if ref, err := manifest.ParseReference(arg); err == nil && ref.Transport() != "" {
+		return withRemedy(usagef("%s is no repository of a registry; only these have tags to list", arg), "list the images in it with: peel images %s", arg)
+	}
 	repo, err := parseRepository(arg)
 	if err != nil {
 		return err
