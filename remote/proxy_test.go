@@ -38,11 +38,13 @@ func forward(backend func() string) http.HandlerFunc {
 			w.WriteHeader(http.StatusBadGateway)
 			return
 		}
-		w.WriteHeader(http.StatusOK)
+		// Before the answer, or the first bytes behind it may be in a buffer of
+		// the server's.
 		down, _, err := w.(http.Hijacker).Hijack()
 		if err != nil {
 			panic(err)
 		}
+		io.WriteString(down, "HTTP/1.1 200 OK\r\n\r\n") //nolint:errcheck // the client tells
 		splice(up, down)
 	}
 }
