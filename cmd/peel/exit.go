@@ -7,10 +7,12 @@ import (
 	"io"
 	"net"
 	"strings"
+	"syscall"
 	"unicode"
 
 	"github.com/containerd/errdefs"
 
+	"github.com/peelfs/peel/cache"
 	"github.com/peelfs/peel/manifest"
 	"github.com/peelfs/peel/manifest/local"
 	"github.com/peelfs/peel/remote"
@@ -84,9 +86,39 @@ func explain(ctx context.Context, err error) *failure {
 	case errors.As(err, &r):
 		f.Remedy = r.remedy
 	case f.Code == exitVerification:
-		f.Remedy = "the bytes are not the ones that the image names; try again, and ask whoever runs the registry if that does not help"
+		f.Remedy = askRegistry
+	case errors.Is(err, cache.ErrFull):
+		f.Remedy = "free some space, or choose another folder with --cache or PEEL_CACHE"
+	case errors.Is(err, syscall.ENOSPC):
+		f.Remedy = "free some space there, or name another place; the cache folder's is --cache"
 	}
 	return f
+}
+
+// askRegistry is the remedy for wrong bytes of a registry.
+const askRegistry = "the bytes are not the ones that the image names; try again, and ask whoever runs the registry if that does not help"
+
+// blame adds to err, if it is about wrong bytes, who can help: that depends on
+// where the image is.
+func blame(err error, ref manifest.Reference) error {
+	remedy := askRegistry
+	if ref.Transport() != "" {
+		remedy = "what is in " + ref.Location() + " is damaged, or was made wrong; save or copy the image there anew"
+	}
+	var told *failure
+	if errors.As(err, &told) {
+		if told.Remedy != askRegistry {
+			return err
+		}
+		other := *told
+		other.Remedy = remedy
+		return &other
+	}
+	var has *remedied
+	if exitCode(err) != exitVerification || errors.As(err, &has) {
+		return err
+	}
+	return withRemedy(err, "%s", remedy)
 }
 
 // exitCode maps the class of err. An error of several classes has the gravest.

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/peelfs/peel/cache"
 	"github.com/peelfs/peel/fs/tree"
 	"github.com/peelfs/peel/layer"
 	"github.com/peelfs/peel/manifest"
@@ -85,6 +86,14 @@ func TestReport(t *testing.T) {
 		{"ok", t.Context(), nil, 0, ""},
 		{"remedy", t.Context(), fmt.Errorf("a: %w", withRemedy(errors.New("b"), "do %s", "c")), 1, "peel: a: b\n      do c\n"},
 		{"of the server", t.Context(), &failure{Message: "m", Remedy: "r", Code: 4}, 4, "peel: m\n      r\n"},
+		{
+			"full cache", t.Context(), fmt.Errorf("a: %w", cache.ErrFull), 1,
+			"peel: a: cache folder is full\n      free some space, or choose another folder with --cache or PEEL_CACHE\n",
+		},
+		{
+			"full disk", t.Context(), &fs.PathError{Op: "write", Path: "/a", Err: syscall.ENOSPC}, 1,
+			"peel: write /a: no space left on device\n      free some space there, or name another place; the cache folder's is --cache\n",
+		},
 		{"joined", t.Context(), errors.Join(errors.New("a"), errors.New("b")), 1, "peel: a; b\n"},
 		{"escape sequences", t.Context(), errors.New("a\x1b[2Jb\x07"), 1, "peel: a�[2Jb�\n"},
 		{"interrupted", ended, fmt.Errorf("x: %w", context.Canceled), exitInterrupted, "peel: interrupted\n"},
@@ -100,6 +109,36 @@ func TestReport(t *testing.T) {
 			}
 			if d := cmp.Diff(tc.want, out.String()); d != "" {
 				t.Errorf("message (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// TestBlame: who can help with wrong bytes depends on where they are.
+func TestBlame(t *testing.T) {
+	t.Parallel()
+	file := "what is in /x.tar is damaged, or was made wrong; save or copy the image there anew"
+	for _, tc := range []struct {
+		name, ref string
+		err       error
+		want      string
+	}{
+		{"registry", "alpine", layer.ErrVerify, askRegistry},
+		{"file", "docker-archive:/x.tar", fmt.Errorf("a: %w", layer.ErrVerify), file},
+		{"file, told by the server", "docker-archive:/x.tar", &failure{"m", askRegistry, exitVerification}, file},
+		{"another remedy", "docker-archive:/x.tar", withRemedy(layer.ErrVerify, "r"), "r"},
+		{"another remedy of the server", "docker-archive:/x.tar", &failure{"m", "r", exitVerification}, "r"},
+		{"another error", "docker-archive:/x.tar", errors.New("x"), ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			ref, err := manifest.ParseReference(tc.ref)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := explain(t.Context(), blame(tc.err, ref))
+			if got.Remedy != tc.want || got.Code != explain(t.Context(), tc.err).Code {
+				t.Errorf("%+v, want remedy %q", got, tc.want)
 			}
 		})
 	}

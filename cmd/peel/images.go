@@ -22,7 +22,8 @@ const imagesHelp = `List the images that the cache folder knows: those that were
 that were mounted or looked into and may be there in part. No registry is asked.
 
 PRESENT is how much of an image's content is here, and of how much, uncompressed;
-what was never looked into counts as nothing. An image of several platforms has a
+what was never looked into counts as nothing; "-" if no layer is here whole, though
+what an interrupted pull has fetched is kept for the next. An image of several platforms has a
 line for each that was used.
 
 With a place on this machine, like docker-archive:FILE or oci:DIR, the images in
@@ -50,7 +51,10 @@ func (a *app) imagesCommand() *cobra.Command {
 		Use:   "rm [flags] IMAGE...",
 		Short: "Forget images, and delete what no other image needs",
 		Long: `Forget images by name or digest, and delete from the cache folder what no other
-name needs. What a mount shows stays, and the command says so.`,
+name needs.
+An image in use is refused: one that a mount shows, unless another name of it
+stays; and one that another process reads or fetches, but for what is free of it.
+The other images are removed, and the exit code is 1.`,
 		Args: takes(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.remove(cmd.Context(), args) },
 	})
@@ -100,7 +104,10 @@ func (o *imagesOptions) list(ctx context.Context) error {
 	for _, i := range all {
 		size, present := "-", "-"
 		if i.Manifest != "" {
-			size, present = humanSize(i.Size), humanSize(i.Present)+" of "+humanSize(i.Total)
+			size = humanSize(i.Size)
+		}
+		if i.Total > 0 { // else no layer was read to its end: how much it unpacks to is not known
+			present = humanSize(i.Present) + " of " + humanSize(i.Total)
 		}
 		platform := i.Platform
 		if platform == "" {
@@ -175,7 +182,7 @@ func (o *imagesOptions) remove(ctx context.Context, args []string) error {
 	}
 	if o.json {
 		errs = append(errs, writeJSON(o.out, total))
-	} else {
+	} else if len(total.Names) > 0 || total.Freed > 0 {
 		fmt.Fprintf(o.out, "%s freed\n", humanSize(total.Freed))
 	}
 	return errors.Join(errs...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/distribution/reference"
@@ -195,8 +196,9 @@ func (b *pullBatch) pull(ctx context.Context) error {
 		return err
 	}
 	for i, err := range errs {
-		if err != nil && len(errs) > 1 {
-			errs[i] = fmt.Errorf("%s: %w", b.images[i].ref, err)
+		name := b.images[i].ref.String()
+		if err != nil && len(errs) > 1 && !strings.HasPrefix(err.Error(), name+": ") {
+			errs[i] = fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return errors.Join(errs...)
@@ -215,6 +217,7 @@ func (b *pullBatch) one(ctx context.Context, w wanted, show pullShow) error {
 	stop()
 	show.layers(name, progress.Layers())
 	if err != nil {
+		err = blame(err, w.ref)
 		show.image(name, pullOutcome{ended: true, failure: explain(ctx, err)})
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/peelfs/peel/cache"
+	"github.com/peelfs/peel/manifest"
 )
 
 // app is what every command has: where to write, and the global flags.
@@ -53,7 +54,7 @@ func newRoot(s streams) *cobra.Command {
 		DisableAutoGenTag: true,
 		Args:              knownCommand,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: a.prepareLogin,
+		PersistentPreRunE: a.prepare,
 	}
 	root.SetOut(s.out)
 	root.SetErr(s.err)
@@ -71,7 +72,39 @@ func newRoot(s streams) *cobra.Command {
 		a.lsCommand(), a.catCommand(), a.treeCommand(), a.statCommand(), a.inspectCommand(),
 		a.indexCommand(), a.verifyCommand(), a.convertCommand(), a.saveCommand(), a.layersCommand(), a.doctorCommand(), a.demoCommand(), a.versionCommand(),
 	)
+	blaming(root)
 	return root
+}
+
+// blaming has all commands below cmd say who can help with wrong bytes of the
+// image that their first argument names.
+func blaming(cmd *cobra.Command) {
+	for _, c := range cmd.Commands() {
+		blaming(c)
+		do := c.RunE
+		if do == nil {
+			continue
+		}
+		c.RunE = func(c *cobra.Command, args []string) error {
+			err := do(c, args)
+			if err == nil || len(args) == 0 {
+				return err
+			}
+			image, _, _ := manifest.SplitPath(args[0])
+			if ref, bad := manifest.ParseReference(image); bad == nil {
+				err = blame(err, ref)
+			}
+			return err
+		}
+	}
+}
+
+// prepare is what all commands do first.
+func (a *app) prepare(cmd *cobra.Command, args []string) error {
+	if _, err := a.logger(io.Discard, logrus.WarnLevel); err != nil {
+		return err
+	}
+	return a.prepareLogin(cmd, args)
 }
 
 // knownCommand is the root's: whatever arrives there is not a command.

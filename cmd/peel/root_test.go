@@ -48,6 +48,8 @@ func TestUsage(t *testing.T) {
 		{"flag without value", []string{"ls", "alpine", "--platform"}, 2, "flag needs an argument"},
 		{"bad pull", []string{"ls", "--pull", "often", "alpine"}, 2, `"often" is none of missing, always, never`},
 		{"bad log level", []string{"ls", "--log-level", "loud", "alpine"}, 2, "error, warn, info, debug"},
+		{"bad log level where nothing is logged", []string{"images", "--log-level", "loud"}, 2, "error, warn, info, debug"},
+		{"nothing to remove", []string{"images", "rm", "absent"}, 3, "no such image here"},
 		{"bad level of tree", []string{"tree", "-L", "-1", "alpine"}, 2, "levels are counted from 1"},
 		{"bad platform", []string{"ls", "--platform", "a/b/c/d", "alpine"}, 2, "os/arch"},
 		{"bad reference", []string{"ls", "Alpine"}, 2, `write "alpine"`},

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
 
 	"github.com/distribution/reference"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -125,7 +128,10 @@ func (o *saveOptions) run(ctx context.Context, args []string) error {
 	done := o.showConversion(ctx, r.progress)
 	saved, err := r.each(ctx)
 	done()
-	if err = place.finish(ctx, err); err != nil || j.to.path == "" {
+	if err = place.finish(ctx, err); j.to.path == "" {
+		return o.onOutput(err)
+	}
+	if err != nil {
 		return err
 	}
 	for i, ref := range j.refs {
@@ -134,6 +140,20 @@ func (o *saveOptions) run(ctx context.Context, args []string) error {
 		}
 	}
 	return nil
+}
+
+// onOutput names standard output, if writing to it has failed.
+func (o *saveOptions) onOutput(err error) error {
+	out, ok := o.out.(*os.File)
+	var on *fs.PathError
+	if !ok || !errors.As(err, &on) || on.Path != out.Name() {
+		return err
+	}
+	err = fmt.Errorf("docker-archive to standard output: %w", on.Err)
+	if errors.Is(err, syscall.ENOSPC) {
+		return withRemedy(err, "free some space where standard output leads, or write elsewhere with -o")
+	}
+	return err
 }
 
 // saveRun saves images to one place.
@@ -151,7 +171,7 @@ func (r *saveRun) each(ctx context.Context) ([]ocispec.Descriptor, error) {
 	for _, ref := range r.refs {
 		d, err := r.one(ctx, ref)
 		if err != nil {
-			return nil, fmt.Errorf("save %s: %w", ref, err)
+			return nil, blame(fmt.Errorf("save %s: %w", ref, err), ref)
 		}
 		saved = append(saved, d)
 	}

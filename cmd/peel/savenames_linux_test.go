@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -65,4 +67,37 @@ func TestSaveSameTag(t *testing.T) {
 		}
 		skopeoFinds(t, "oci:"+dir+":one", s.one)
 	})
+}
+
+// TestSaveFullOutput: the error says that standard output is full, and what was
+// written there.
+func TestSaveFullOutput(t *testing.T) {
+	t.Parallel()
+	s := newStock(t)
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	var errs bytes.Buffer
+	args := []string{"--cache", filepath.Join(t.TempDir(), "cache"), "save", "oci:" + s.Dir + ":two", "--platform", "linux/amd64"}
+	code := run(t.Context(), args, streams{out: full, err: &errs})
+	want := "peel: docker-archive to standard output: no space left on device\n" +
+		"      free some space where standard output leads, or write elsewhere with -o\n"
+	if code != exitFailed || errs.String() != want {
+		t.Errorf("exit code %d: %s", code, &errs)
+	}
+}
+
+// TestPullNamesOnce: of several images, each error names its own once.
+func TestPullNamesOnce(t *testing.T) {
+	t.Parallel()
+	reg := testkit.NewRegistry(t)
+	refs := []string{reg.Ref("a", "none"), reg.Ref("b", "none")}
+	got := peel(t, append([]string{"pull"}, refs...)...)
+	for _, ref := range refs {
+		if got.code != exitNotFound || strings.Count(got.err, ref) != 1 {
+			t.Errorf("%s: %+v", ref, got)
+		}
+	}
 }

@@ -26,17 +26,32 @@ func TestPutImage(t *testing.T) {
 	}{
 		{"alone", []put{{alpine, "1", "latest"}}, map[string]string{"latest": "1"}},
 		{"newer", []put{{alpine, "1", "latest"}, {alpine, "2", "latest"}}, map[string]string{"latest": "2"}},
-		{"of another repository", []put{{alpine, "1", "latest"}, {busybox, "2", "busybox:latest"}},
-			map[string]string{"latest": "1", "busybox:latest": "2"}},
-		{"newer of both", []put{{alpine, "1", "latest"}, {busybox, "2", "busybox:latest"}, {alpine, "3", "latest"}, {busybox, "4", "busybox:latest"}},
-			map[string]string{"latest": "3", "busybox:latest": "4"}},
-		{"of another repository, the same bytes", []put{{alpine, "1", "latest"}, {busybox, "1", "busybox:latest"}},
-			map[string]string{"latest": "1", "busybox:latest": "1"}},
+		{
+			"of another repository",
+			[]put{{alpine, "1", "latest"}, {busybox, "2", "busybox:latest"}},
+			map[string]string{"latest": "1", "busybox:latest": "2"},
+		},
+		{
+			"newer of both",
+			[]put{{alpine, "1", "latest"}, {busybox, "2", "busybox:latest"}, {alpine, "3", "latest"}, {busybox, "4", "busybox:latest"}},
+			map[string]string{"latest": "3", "busybox:latest": "4"},
+		},
+		{
+			"of another repository, the same bytes",
+			[]put{{alpine, "1", "latest"}, {busybox, "1", "busybox:latest"}},
+			map[string]string{"latest": "1", "busybox:latest": "1"},
+		},
 		{"whole first", []put{{whole, "1", "alpine:latest"}, {alpine, "2", "latest"}}, map[string]string{"latest": "2"}},
-		{"beside what nobody knows", []put{{unknown, "1", "latest"}, {alpine, "2", "alpine:latest"}},
-			map[string]string{"latest": "1", "alpine:latest": "2"}},
-		{"what nobody knew is known", []put{{unknown, "1", "latest"}, {alpine, "1", "latest"}, {busybox, "2", "busybox:latest"}},
-			map[string]string{"latest": "1", "busybox:latest": "2"}},
+		{
+			"beside what nobody knows",
+			[]put{{unknown, "1", "latest"}, {alpine, "2", "alpine:latest"}},
+			map[string]string{"latest": "1", "alpine:latest": "2"},
+		},
+		{
+			"what nobody knew is known",
+			[]put{{unknown, "1", "latest"}, {alpine, "1", "latest"}, {busybox, "2", "busybox:latest"}},
+			map[string]string{"latest": "1", "busybox:latest": "2"},
+		},
 		{"no name left", []put{{alpine, "1", "latest"}, {unknown, "2", ""}, {unknown, "1", "latest"}}, map[string]string{"latest": "1"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
