@@ -95,7 +95,7 @@ func TestRegistryRefuses(t *testing.T) {
 		{"login needed", "bad/input:v1", &testkit.Fault{Do: testkit.Answer(http.StatusUnauthorized, basic)}, testkit.Unauthorized, []string{"login"}},
 		{"no permission", "bad/input:v1", &testkit.Fault{Do: testkit.Answer(http.StatusForbidden, nil)}, testkit.Unauthorized, []string{"bad/input"}},
 		{"no permission for the layer", "bad/input:v1", &testkit.Fault{Path: "/blobs/", Do: testkit.Answer(http.StatusForbidden, nil)}, testkit.Unauthorized, []string{"bad/input"}},
-		{"not a registry", "bad/input:v1", &testkit.Fault{Do: testkit.Serve([]byte("<html>hello</html>"), http.Header{"Content-Type": {"text/html"}})}, testkit.Failed, []string{"bad/input", "malformed"}},
+		{"not a registry", "bad/input:v1", &testkit.Fault{Do: testkit.Serve([]byte("<html>hello</html>"), http.Header{"Content-Type": {"text/html"}})}, testkit.Failed, []string{"bad/input", "web page"}},
 		{"manifest without end", "bad/input:v1", &testkit.Fault{Path: "/manifests/", Do: testkit.Serve(make([]byte, 30<<20), http.Header{"Content-Type": {ocispec.MediaTypeImageManifest}})}, testkit.Failed, []string{"more than 8388608 bytes"}},
 		{"schema 1 without layers", "bad/input:v1", &testkit.Fault{Path: "/manifests/", Do: testkit.Serve([]byte(`{"schemaVersion":1,"fsLayers":[]}`), http.Header{"Content-Type": {"application/vnd.docker.distribution.manifest.v1+json"}})}, testkit.Failed, []string{"fsLayers"}},
 	} {

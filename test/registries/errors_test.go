@@ -55,7 +55,7 @@ func TestErrors(t *testing.T) {
 		{"nobody there", "127.0.0.1:1/a/b:v1", nil, testkit.Network, []string{"127.0.0.1:1", "refused", "peel doctor"}},
 		{"no answer", faulty("", silent), []string{"--timeout", "2s"}, testkit.Network, []string{"--timeout"}},
 		{"rate limit", faulty("", testkit.Answer(http.StatusTooManyRequests, http.Header{"Retry-After": {"3600"}})), nil, testkit.Network, []string{"limit", "1h", "login"}},
-		{"not a registry", faulty("", testkit.Serve([]byte("<html>hello</html>"), http.Header{"Content-Type": {"text/html"}})), nil, testkit.Failed, []string{"a/b:v1", "malformed"}},
+		{"not a registry", faulty("", testkit.Serve([]byte("<html>hello</html>"), http.Header{"Content-Type": {"text/html"}})), nil, testkit.Failed, []string{"a/b:v1", "web page"}},
 		{"reference", "a/B:v1", nil, testkit.Usage, []string{"a/B:v1"}},
 		{"a file that is not there", "docker-archive:/no/such.tar", nil, testkit.NotFound, []string{"/no/such.tar"}},
 		{"hosts folder", far, []string{"--hosts-dir", "/no/such"}, testkit.Usage, []string{"/no/such", "--hosts-dir"}},
