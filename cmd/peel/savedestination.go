@@ -96,17 +96,17 @@ func (j saveJob) names(ref manifest.Reference, known []string) []savedName {
 	}
 	var names []savedName
 	for _, name := range known {
+		t := tagged(name)
 		switch {
 		case strings.HasPrefix(name, "@"): // a number or digest
 		// A tag alone would be the name of an image of the hub.
 		case isLayout(ref.Transport()) && !strings.ContainsAny(name, "/:"):
 			names = append(names, savedName{ref: name})
-		case isLayout(ref.Transport()):
-			names = append(names, savedName{ref: name, tag: tagged(name)})
-		default:
-			if t := tagged(name); t != nil {
-				names = append(names, j.called(t, names...))
-			}
+		// But for whole names, which may be there beside a tag.
+		case isLayout(ref.Transport()) && (name == within || t == nil || t.String() != name):
+			names = append(names, savedName{ref: name, tag: t})
+		case t != nil:
+			names = append(names, j.called(t, names...))
 		}
 	}
 	return names

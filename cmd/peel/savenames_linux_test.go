@@ -45,6 +45,21 @@ func TestSaveSameTag(t *testing.T) {
 			}
 		})
 	}
+	t.Run("copy of a layout", func(t *testing.T) {
+		t.Parallel()
+		dir := filepath.Join(t.TempDir(), "layout")
+		from := shelf
+		for _, to := range []string{dir, dir + "-2", dir + "-3"} {
+			if got := peel(t, "save", from, "--platform", "linux/amd64", "-o", "oci:"+to); got.code != 0 || got.err != "" {
+				t.Fatalf("%s: %+v", from, got)
+			}
+			skopeoFinds(t, "oci:"+to+":one", s.one)
+			if got := peel(t, "cat", "oci:"+to+":"+shelf+":/b"); got.out != "b" {
+				t.Errorf("%s: %+v", to, got)
+			}
+			from = "oci:" + to
+		}
+	})
 	t.Run("tags without a repository", func(t *testing.T) {
 		t.Parallel()
 		dir := filepath.Join(t.TempDir(), "layout")
