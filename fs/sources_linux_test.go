@@ -23,16 +23,6 @@ import (
 	"github.com/peelfs/peel/layer"
 )
 
-// vectors are test images that peel did not write.
-func vectors(t *testing.T, name string) string {
-	t.Helper()
-	dir := filepath.Join("..", "..", "shared", "vectors", name)
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("the test vectors are not here: %v", err)
-	}
-	return dir
-}
-
 // shown is what an image shows: its paths, and the digests of the first files.
 func shown(t *testing.T, m *Image) []string {
 	t.Helper()
@@ -84,8 +74,12 @@ func (h *hub) schema1(t *testing.T, dir string) {
 // registry the second time.
 func TestSchema1(t *testing.T) {
 	t.Parallel()
+	dir, _, found := testkit.Vectors(t)
+	if !found {
+		return
+	}
 	h, cache := newHub(), newFolder(t)
-	h.schema1(t, vectors(t, "tricky-schema1"))
+	h.schema1(t, filepath.Join(dir, "tricky-schema1"))
 	log, told := logtest.NewNullLogger()
 	o := Options{Registry: h, Cache: cache, Schema: 1, Log: logrus.NewEntry(log)}
 	var first []string
