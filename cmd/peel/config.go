@@ -25,7 +25,8 @@ func (a *app) configCommand() *cobra.Command {
 
 With --raw the bytes are those that the image ID is the digest of. An image with a
 manifest of Docker schema 1 has no such document: what is shown is made of its
-history, and lacks what only its layers tell.`,
+history, and lacks what only its layers tell. The registry is asked, also after a
+pull; peel inspect does without.`,
 		Example: "  peel config --raw alpine | sha256sum",
 		Args:    takes(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0]) },
