@@ -310,7 +310,8 @@ func (o *oci) numbered(number string) (ocispec.Descriptor, error) {
 	return o.index[n], nil
 }
 
-// named searches index.json for a name, and then the indexes that it lists.
+// named searches index.json for a name, then the indexes that it lists, and at
+// last index.json for a whole name with that tag.
 func (o *oci) named(ctx context.Context, name string) (ocispec.Descriptor, error) {
 	level, left := o.index, maxNested
 	for range maxDepth {
@@ -338,6 +339,10 @@ func (o *oci) named(ctx context.Context, name string) (ocispec.Descriptor, error
 			next = append(next, entries...)
 		}
 		level = next
+	}
+	tagged := slices.DeleteFunc(slices.Clone(o.index), func(d ocispec.Descriptor) bool { return !strings.HasSuffix(nameOf(d), ":"+name) })
+	if len(tagged) > 0 {
+		return o.join(tagged)
 	}
 	return ocispec.Descriptor{}, fmt.Errorf("%w: no image %s; there are: %s", ErrNotFound, quote(name), o.names(ctx))
 }

@@ -99,6 +99,8 @@ func TestLayoutNames(t *testing.T) {
 		add(on(two, "amd64"), refName, "latest", containerdName, "docker.io/library/two:latest").
 		add(on(arm, "arm64"), refName, "latest", containerdName, "docker.io/library/arm:latest").
 		add(on(one, "amd64"), refName, "twins").add(on(two, "amd64"), refName, "twins").
+		add(one, refName, "reg.example/x/only:solo", containerdName, "reg.example/x/only:solo").
+		add(one, refName, "reg.example/x/a:shared").add(two, refName, "reg.example/x/b:shared").
 		add(arm).add(arm, refName, "not a name\x1b[2J")
 	for _, at := range l.places() {
 		for _, tc := range []struct {
@@ -122,6 +124,8 @@ func TestLayoutNames(t *testing.T) {
 			{"two images of one name", ":same", "", ErrAmbiguous},
 			{"two images of one name and platform", ":twins", "", ErrAmbiguous},
 			{"tag of two images of different platforms", ":latest", "", ErrAmbiguous},
+			{"tag of one whole name", ":solo", one.Digest, nil},
+			{"tag of two whole names", ":shared", "", ErrAmbiguous},
 			{"number", ":@1", one.Digest, nil},
 			{"number of none", ":@99", "", ErrNotFound},
 			{"no name", "", "", ErrAmbiguous},
@@ -141,7 +145,7 @@ func TestLayoutNames(t *testing.T) {
 		}
 	}
 	err := failure(t, l.places()[1])
-	if want := "behind the path and a colon: one, uno, docker.io/library/alpine:3.20, docker.io/library/two:latest, ghcr.io/a/b:3.20, nested, platforms, docker.io/library/arm:latest, @" + string(arm.Digest); !strings.Contains(err.Error(), want) {
+	if want := "behind the path and a colon: one, uno, reg.example/x/only:solo, reg.example/x/a:shared, docker.io/library/alpine:3.20, docker.io/library/two:latest, reg.example/x/b:shared, ghcr.io/a/b:3.20, nested, platforms, docker.io/library/arm:latest, @" + string(arm.Digest); !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
