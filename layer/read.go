@@ -28,7 +28,9 @@ type Rechecker interface {
 
 // Options are what a Layer can be told beside its parts.
 type Options struct {
-	Log *logrus.Entry // nil: say nothing
+	Log     *logrus.Entry  // nil: say nothing
+	Traffic *Traffic       // shared by the layers of a process; nil: one of its own
+	Donors  func() []Donor // asked once, when the first span is missing; nil: there are none
 }
 
 // Layer is a layer's bytes, fetched and verified as they are read. Its methods
