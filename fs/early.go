@@ -83,6 +83,18 @@ func (e *Early) Known() *Image { return e.known }
 // Keep lets the opening go on when the context of OpenEarly ends.
 func (e *Early) Keep() { e.keep() }
 
+// Wait returns the image once it is open, or why it never will be.
+func (e *Early) Wait(ctx context.Context) (*Image, error) {
+	select {
+	case <-e.done:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.image, e.err
+}
+
 // Layers returns the readers of the layers that are ready by now.
 func (e *Early) Layers() []*layer.Layer {
 	e.mu.Lock()

@@ -95,6 +95,9 @@ type Options struct {
 	Schema   int
 	Progress *Progress // may be nil
 	Log      *logrus.Entry
+	// Traffic is shared by the layers of all images of a process; nil: each
+	// image has its own.
+	Traffic *layer.Traffic
 
 	early *Early     // is told how the opening gets on, if not nil
 	share *transfers // of a Puller: whose transfers this opening takes part in; nil for none
@@ -127,6 +130,9 @@ func Open(ctx context.Context, ref string, o Options) (*Image, error) {
 	}
 	if o.Log == nil {
 		o.Log = logrus.NewEntry(logrus.StandardLogger())
+	}
+	if o.Traffic == nil {
+		o.Traffic = layer.NewTraffic(layer.TrafficOptions{})
 	}
 	r, err := manifest.ParseReference(ref)
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 type mountOptions struct {
 	*app
 	imageFlags
+	tuning
 	foreground bool
 	allowOther bool
 	early      bool
@@ -67,6 +68,7 @@ func (a *app) mountCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	o.imageFlags.add(f)
+	o.tuning.add(f)
 	f.BoolVarP(&o.foreground, "foreground", "f", false, "serve in this process, until it is unmounted or interrupted")
 	f.BoolVar(&o.allowOther, "allow-other", false, "let other users in (needs user_allow_other in /etc/fuse.conf unless root)")
 	f.BoolVar(&o.early, "early", false, "mount at once, and show files of streamed layers before these are proved")
@@ -112,7 +114,7 @@ func (o *mountOptions) prepare(ref, dir string) (j job, err error) {
 	if j.request, err = o.request(ref); err != nil {
 		return j, err
 	}
-	j.early = o.early
+	j.early, j.traffic = o.early, o.traffic()
 	return j, j.check(o.app, dir)
 }
 

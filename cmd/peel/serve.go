@@ -48,6 +48,8 @@ func (o *mountOptions) serve(ctx context.Context, j job, who audience) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	end := o.begin(ctx, s)
+	defer func() { err = errors.Join(err, end()) }()
 	srv, err := s.mount(ctx, j.dir, fs.MountOptions{Source: j.ref.String(), AllowOther: o.allowOther, Log: log})
 	if err != nil {
 		return err

@@ -267,7 +267,7 @@ func (o *mountOptions) serverArgs(j job) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	args = append(args, asking...)
+	args = append(append(args, asking...), o.tuning.args()...)
 	if o.allowOther {
 		args = append(args, "--allow-other")
 	}

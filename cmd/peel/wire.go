@@ -159,6 +159,7 @@ type request struct {
 	index    reference.Named // repository of indexes; nil for none
 	require  layer.Trust
 	early    bool // to be shown before all of it is proved
+	traffic  *layer.Traffic
 }
 
 func (f *imageFlags) request(ref string) (request, error) {
@@ -212,6 +213,7 @@ func (a *app) open(ctx context.Context, r request, log *logrus.Entry, progress *
 	err = s.openImage(ctx, r, fs.Options{
 		Registry: s.from, Cache: kept{s.cache},
 		Platform: r.platform, Pull: r.pull, IndexRepo: r.index, Require: r.require, Schema: int(a.schema), Progress: progress, Log: log,
+		Traffic: r.traffic,
 	})
 	if errors.Is(err, fs.ErrNotProved) {
 		err = withRemedy(err, "prove it: peel verify %s", r.ref)
