@@ -15,26 +15,26 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// ledger is what processes know of each other's claims.
-type ledger struct {
+// notary is what processes know of each other's claims.
+type notary struct {
 	mu      sync.Mutex // guards what follows
 	owner   map[int]*process
 	changed chan struct{} // closed with the next release
 }
 
-func newLedger() *ledger {
-	return &ledger{owner: make(map[int]*process), changed: make(chan struct{})}
+func newNotary() *notary {
+	return &notary{owner: make(map[int]*process), changed: make(chan struct{})}
 }
 
 // process is a store that several processes share, as one of them has it.
 type process struct {
 	*shelf
-	ledger *ledger
+	notary *notary
 	err    error // of claims
 }
 
 func (p *process) try(first, n int) (func(), <-chan struct{}) {
-	g := p.ledger
+	g := p.notary
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for i := first; i < first+n; i++ {
@@ -49,7 +49,7 @@ func (p *process) try(first, n int) (func(), <-chan struct{}) {
 }
 
 func (p *process) release(first, n int) {
-	g := p.ledger
+	g := p.notary
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for i := first; i < first+n; i++ {
@@ -83,7 +83,7 @@ func (p *process) Claim(ctx context.Context, first, n int) (func(), error) {
 }
 
 // free checks that nobody has a claim left.
-func (g *ledger) free(t *testing.T) {
+func (g *notary) free(t *testing.T) {
 	t.Helper()
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -112,13 +112,13 @@ func TestProcessesShareTheWork(t *testing.T) {
 }
 
 func shareWork(t *testing.T, b *bottled, whole bool) {
-	s, g := newShelf(b.x), newLedger()
+	s, g := newShelf(b.x), newNotary()
 	var wires []*wire
 	var wg sync.WaitGroup
 	for n := range uint64(4) {
 		w := &wire{delay: 40 * time.Millisecond, pace: time.Millisecond, piece: 8 << 10, whole: whole}
 		wires = append(wires, w)
-		l := b.open(t, w, &process{shelf: s, ledger: g}, Options{})
+		l := b.open(t, w, &process{shelf: s, notary: g}, Options{})
 		wg.Go(func() { readRandomly(t, l, b.space, rand.New(rand.NewPCG(n, 1))) })
 		if n < 2 {
 			wg.Go(func() {
@@ -156,11 +156,11 @@ func TestClaimOfADeadProcess(t *testing.T) {
 			t.Parallel()
 			b := bottle(t, form, mixed...)
 			synctest.Test(t, func(t *testing.T) {
-				g := newLedger()
-				dead := &process{ledger: g}
+				g := newNotary()
+				dead := &process{notary: g}
 				release, _ := dead.try(0, len(b.x.Spans))
 				w := &wire{}
-				l := b.open(t, w, &process{shelf: newShelf(b.x), ledger: g}, Options{})
+				l := b.open(t, w, &process{shelf: newShelf(b.x), notary: g}, Options{})
 				var wg sync.WaitGroup
 				wg.Go(func() {
 					p := make([]byte, 1000)
@@ -191,9 +191,9 @@ func TestWaitForAnotherProcessEnds(t *testing.T) {
 			t.Parallel()
 			b := bottle(t, form, mixed...)
 			synctest.Test(t, func(t *testing.T) {
-				g := newLedger()
-				(&process{ledger: g}).try(0, len(b.x.Spans))
-				l := b.open(t, &wire{}, &process{shelf: newShelf(b.x), ledger: g}, Options{})
+				g := newNotary()
+				(&process{notary: g}).try(0, len(b.x.Spans))
+				l := b.open(t, &wire{}, &process{shelf: newShelf(b.x), notary: g}, Options{})
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				if _, err := l.ReadAt(ctx, make([]byte, 10), 0); !errors.Is(err, context.DeadlineExceeded) {
