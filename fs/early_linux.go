@@ -19,6 +19,7 @@ import (
 func MountEarly(ctx context.Context, e *Early, dir string, o MountOptions) (*Server, error) {
 	s := newServer(dir, o)
 	view := newEarlyTable(e, s.readFailed)
+	view.trace = s.trace
 	if err := s.mount(ctx, view, o); err != nil {
 		return nil, err
 	}
@@ -54,6 +55,7 @@ type earlyTable struct {
 	fuse.RawFileSystem
 	early  *Early
 	failed func(path string, err error)
+	trace  *tracer // nil: reads are not traced
 	final  atomic.Pointer[table]
 	once   sync.Once
 }
@@ -75,7 +77,7 @@ func (t *earlyTable) opened() *table {
 	if m := e.image; m != nil && e.err == nil {
 		t.once.Do(func() {
 			f := newTable(m.Tree, m, func(row uint32, err error) { t.failed(m.Tree.Path(row), err) })
-			f.early = e.numbers
+			f.early, f.trace = e.numbers, t.trace
 			t.final.Store(f)
 		})
 	}
@@ -170,7 +172,9 @@ func (t *earlyTable) of(id uint64) (*table, fuse.Status) {
 	case n == nil:
 		return nil, fuse.OK
 	}
-	return newTable(one, t.early, func(_ uint32, err error) { t.failed("/"+n.path, err) }), fuse.OK
+	f := newTable(one, t.early, func(_ uint32, err error) { t.failed("/"+n.path, err) })
+	f.trace, f.name = t.trace, n.path
+	return f, fuse.OK
 }
 
 func (t *earlyTable) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {

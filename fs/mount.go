@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"io"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -42,7 +43,11 @@ type MountOptions struct {
 	// AllowOther lets users other than the mounting one in. Ordinary users
 	// need user_allow_other in /etc/fuse.conf for that.
 	AllowOther bool
-	Log        *logrus.Entry
+	// Trace gets a TraceLine, as JSON, for each read(2) that reaches the
+	// server; nil: none. It is written to by one goroutine until the mount is
+	// gone, in whole lines, and never again after an error.
+	Trace io.Writer
+	Log   *logrus.Entry
 }
 
 // ReadFailure is a read(2) on a mount that ended in EIO.

@@ -31,6 +31,8 @@ type table struct {
 	failed func(row uint32, err error)
 	// early numbers what was shown before there was a tree; nil if nothing was.
 	early *numbering
+	trace *tracer // nil: reads are not traced
+	name  string  // of the only row, for traces, where the tree does not know it
 }
 
 func newTable(t *tree.Tree, data tree.Data, failed func(uint32, error)) *table {
@@ -135,7 +137,13 @@ func (t *table) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.
 	if !ok {
 		return nil, fuse.Status(syscall.ESTALE)
 	}
-	n, err := t.tree.ReadFile(requestContext{cancel}, t.data, row, buf, int64(in.Offset))
+	var n int
+	var err error
+	if t.trace == nil {
+		n, err = t.tree.ReadFile(requestContext{cancel}, t.data, row, buf, int64(in.Offset))
+	} else {
+		n, err = t.trace.read(requestContext{cancel}, t, row, buf, int64(in.Offset))
+	}
 	if err == nil {
 		return inPlace(n), fuse.OK
 	}

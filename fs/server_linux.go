@@ -26,6 +26,7 @@ type Server struct {
 	done   chan struct{} // closed when nobody serves any more
 	err    error         // of the serving; valid when done is closed
 	failed atomic.Pointer[ReadFailure]
+	trace  *tracer // nil: reads are not traced
 
 	unserved func() // called when nothing is served any more, before the descriptor is closed; may be nil
 }
@@ -35,7 +36,9 @@ type Server struct {
 func Mount(ctx context.Context, m *Image, dir string, o MountOptions) (*Server, error) {
 	s := newServer(dir, o)
 	failed := func(row uint32, err error) { s.readFailed(m.Tree.Path(row), err) }
-	if err := s.mount(ctx, newTable(m.Tree, m, failed), o); err != nil {
+	files := newTable(m.Tree, m, failed)
+	files.trace = s.trace
+	if err := s.mount(ctx, files, o); err != nil {
 		return nil, err
 	}
 	if err := s.serve(); err != nil { //nolint:contextcheck // what it may have to undo takes none
@@ -45,7 +48,11 @@ func Mount(ctx context.Context, m *Image, dir string, o MountOptions) (*Server, 
 }
 
 func newServer(dir string, o MountOptions) *Server {
-	return &Server{dir: dir, log: o.Log, done: make(chan struct{})}
+	s := &Server{dir: dir, log: o.Log, done: make(chan struct{})}
+	if o.Trace != nil {
+		s.trace = newTracer(o.Trace, o.Log)
+	}
+	return s
 }
 
 // mount shows files on the server's directory; serve must follow.
@@ -66,10 +73,16 @@ func (s *Server) mount(ctx context.Context, files fuse.RawFileSystem, o MountOpt
 
 // serve begins to serve, and returns when the mount answers.
 func (s *Server) serve() error {
+	if s.trace != nil {
+		s.trace.begin()
+	}
 	s.conn.start()
 	go func() { // ends when the mount does
 		defer close(s.done)
 		s.err = s.conn.wait()
+		if s.trace != nil {
+			s.trace.close() // before what is read from is closed
+		}
 		if s.unserved != nil {
 			s.unserved()
 		}
@@ -82,6 +95,9 @@ func (s *Server) serve() error {
 	s.device = top.Device
 	if err := errors.Join(err, settle(s.dir)); err != nil {
 		return errors.Join(err, s.Detach())
+	}
+	if s.trace != nil {
+		s.trace.answered()
 	}
 	return nil
 }

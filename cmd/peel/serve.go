@@ -36,6 +36,11 @@ func (o *mountOptions) serve(ctx context.Context, j job, who audience) (err erro
 	if err != nil {
 		return err
 	}
+	trace, err := o.openTrace(j.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, trace.Close()) }()
 	sig := make(chan os.Signal, 1)
 	signal.Notify(sig, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(sig)
@@ -50,7 +55,7 @@ func (o *mountOptions) serve(ctx context.Context, j job, who audience) (err erro
 	defer func() { err = errors.Join(err, s.Close()) }()
 	end := o.begin(ctx, s)
 	defer func() { err = errors.Join(err, end()) }()
-	srv, err := s.mount(ctx, j.dir, fs.MountOptions{Source: j.ref.String(), AllowOther: o.allowOther, Log: log})
+	srv, err := s.mount(ctx, j.dir, fs.MountOptions{Source: j.ref.String(), AllowOther: o.allowOther, Trace: trace.writer(), Log: log})
 	if err != nil {
 		return err
 	}
