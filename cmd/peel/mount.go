@@ -115,6 +115,11 @@ func (o *mountOptions) prepare(ref, dir string) (j job, err error) {
 		return j, err
 	}
 	j.early, j.traffic = o.early, o.traffic()
+	if o.trace != "" {
+		if o.trace, err = filepath.Abs(o.trace); err != nil { // the server works elsewhere
+			return j, err
+		}
+	}
 	return j, j.check(o.app, dir)
 }
 

@@ -120,6 +120,7 @@ func TestServerArgs(t *testing.T) {
 	t.Parallel()
 	o := &mountOptions{app: &app{clientFlags: clientFlags{plainHTTP: true, hostsDir: t.TempDir()}, logLevel: "debug"}, allowOther: true, early: true}
 	o.platform, o.index = "linux/arm64", "example.com/indexes"
+	o.tuning = tuning{prefetch: prefetchNone, noRecord: true, entrypoint: "sh", fill: true, fillRate: 10_000_000, trace: "/t", memory: 32 << 20}
 	if err := errors.Join(o.pull.Set("always"), o.require.Set("proved")); err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +135,9 @@ func TestServerArgs(t *testing.T) {
 	want := []string{
 		"mount", "--leashed", "--cache=/c", "--pull=always", "--require=proved", "--platform=linux/arm64",
 		"--index=example.com/indexes", "--log-level=debug",
-		"--hosts-dir=" + o.hostsDir, "--plain-http", "--allow-other", "--early", "--", "docker.io/library/alpine:latest", "/-m",
+		"--hosts-dir=" + o.hostsDir, "--plain-http",
+		"--prefetch=none", "--no-record", "--fill", "--entrypoint=sh", "--trace=/t", "--fill-rate=10000000", "--memory=33554432",
+		"--allow-other", "--early", "--", "docker.io/library/alpine:latest", "/-m",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
