@@ -42,6 +42,7 @@ type Layer struct {
 	log   *logrus.Entry
 
 	streams   streams
+	reuse     reuse
 	flights   *flight.Group[int, []byte] // by span: of requests for ranges
 	passes    *flight.Group[int, []byte] // likewise: of reading the blob from its beginning
 	memory    *semaphore.Weighted        // bytes of spans on their way, see reserve
@@ -76,6 +77,7 @@ func New(x *Index, src Source, store Store, o Options) *Layer {
 	return &Layer{
 		x: x, src: src, store: store,
 		log:     o.Log.WithField("layer", x.blob()),
+		reuse:   reuse{donors: o.Donors},
 		flights: flight.New[int, []byte](flight.Grace),
 		// A pass that is given up begins anew with the next reader.
 		passes:   flight.New[int, []byte](flight.ToTheEnd),
