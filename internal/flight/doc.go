@@ -9,7 +9,10 @@
 // delivers its keys one by one; a waiter gets each as it comes, and need not
 // wait for the end of the work. A key leaves the group when it is delivered:
 // whoever asks later starts new work, and that work should first look whether
-// the result has been kept somewhere.
+// the result has been kept somewhere. [Group.Begin] does not wait: its [Hold]
+// keeps the work going while the caller does something else first, or waits for
+// the end of it all without keeping the values. Work learns that somebody joined
+// it by what [Request].Joined does to its context.
 //
 // # Contexts
 //

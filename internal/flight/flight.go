@@ -57,10 +57,11 @@ type flight[K comparable, V any] struct {
 // piece is one run of a Work.
 type piece[K comparable, V any] struct {
 	cancel   context.CancelCauseFunc
-	owned    map[K]*flight[K, V] // claimed and not yet delivered
-	interest int                 // calls of Do that named one of its keys and have not returned
-	timer    *time.Timer         // runs while interest is 0
-	dropped  bool                // ended or given up: none of its keys are the group's
+	reach    func(func(work context.Context)) // calls with the work's context
+	owned    map[K]*flight[K, V]              // claimed and not yet delivered
+	interest int                              // calls of Do that named one of its keys and have not returned
+	timer    *time.Timer                      // runs while interest is 0
+	dropped  bool                             // ended or given up: none of its keys are the group's
 }
 
 // New returns a group whose work goes on for grace after its last waiter left.
@@ -72,12 +73,15 @@ func New[K comparable, V any](grace time.Duration) *Group[K, V] {
 	}
 }
 
-// Request is what Do is asked for.
+// Request is what Do and Begin are asked for.
 type Request[K comparable, V any] struct {
 	Want  []K        // keys to wait for
 	Extra []K        // keys to work on as well, which nobody waits for now
 	Work  Work[K, V] // started once, with those of the keys that nobody works on yet
 	Got   func(K, V) // called in the caller's goroutine with each of Want, in that order
+	// Joined, if any, is called with the context of each piece of work, begun
+	// by others, that a wanted key is waited for from.
+	Joined func(work context.Context)
 }
 
 // Do starts work on those keys that need it and waits for the wanted ones. It
@@ -85,39 +89,96 @@ type Request[K comparable, V any] struct {
 // of Want, or ctx's error as soon as ctx is done. With nothing wanted it does
 // not wait.
 func (g *Group[K, V]) Do(ctx context.Context, r Request[K, V]) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	waits, pieces, err := g.join(ctx, &r)
+	h, err := g.Begin(ctx, r)
 	if err != nil {
 		return err
 	}
-	defer g.leave(pieces)
-	for _, f := range waits {
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return ctx.Err()
+	defer h.Leave()
+	return h.Wait(ctx)
+}
+
+// Hold is an interest in keys, which keeps work on them going until Leave. It
+// belongs to one goroutine.
+type Hold[K comparable, V any] struct {
+	g      *Group[K, V]
+	got    func(K, V)
+	waits  []*flight[K, V]
+	all    []<-chan struct{} // of the wanted and the extra keys
+	pieces []*piece[K, V]
+}
+
+// Begin is Do without the waiting. The caller calls Leave in the end.
+func (g *Group[K, V]) Begin(ctx context.Context, r Request[K, V]) (*Hold[K, V], error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	h, others, err := g.join(ctx, &r)
+	if err != nil {
+		return nil, err
+	}
+	if r.Joined != nil {
+		for _, p := range others {
+			p.reach(r.Joined)
+		}
+	}
+	return h, nil
+}
+
+// Wait waits for the wanted keys as Do does. It is called once at most.
+func (h *Hold[K, V]) Wait(ctx context.Context) error {
+	for _, f := range h.waits {
+		if err := wait(ctx, f.done); err != nil {
+			return err
 		}
 		if f.err != nil {
 			return f.err
 		}
-		r.Got(f.key, f.value)
+		h.got(f.key, f.value)
 	}
 	return nil
 }
 
-// join returns the flights of the wanted keys and the pieces of work that the
-// caller is now interested in.
-func (g *Group[K, V]) join(ctx context.Context, r *Request[K, V]) ([]*flight[K, V], []*piece[K, V], error) {
+// Settle waits until all keys, the extra ones too, have been delivered, whatever
+// with. It keeps none of their values.
+func (h *Hold[K, V]) Settle(ctx context.Context) error {
+	for _, done := range h.all {
+		if err := wait(ctx, done); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func wait(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Leave ends the interest.
+func (h *Hold[K, V]) Leave() { h.g.leave(h.pieces) }
+
+// Has reports whether somebody works on a key.
+func (g *Group[K, V]) Has(k K) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.flights[k] != nil
+}
+
+// join takes an interest in the keys of a request. It returns the pieces of work
+// of others that its wanted keys come from, too.
+func (g *Group[K, V]) join(ctx context.Context, r *Request[K, V]) (h *Hold[K, V], others []*piece[K, V], err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
 		return nil, nil, ErrClosed
 	}
+	h = &Hold[K, V]{g: g, got: r.Got, waits: make([]*flight[K, V], 0, len(r.Want))}
 	fresh := &piece[K, V]{owned: make(map[K]*flight[K, V])}
 	var claimed []K
-	var pieces []*piece[K, V]
 	take := func(k K) *flight[K, V] {
 		f := g.flights[k]
 		if f == nil {
@@ -125,34 +186,36 @@ func (g *Group[K, V]) join(ctx context.Context, r *Request[K, V]) ([]*flight[K, 
 			g.flights[k], fresh.owned[k] = f, f
 			claimed = append(claimed, k)
 		}
-		if !slices.Contains(pieces, f.piece) {
-			pieces = append(pieces, f.piece)
+		if !slices.Contains(h.pieces, f.piece) {
+			h.pieces = append(h.pieces, f.piece)
 		}
+		h.all = append(h.all, f.done)
 		return f
 	}
-	waits := make([]*flight[K, V], 0, len(r.Want))
 	for _, k := range r.Want {
-		waits = append(waits, take(k))
+		h.waits = append(h.waits, take(k))
 	}
+	others = slices.DeleteFunc(slices.Clone(h.pieces), func(p *piece[K, V]) bool { return p == fresh })
 	for _, k := range r.Extra {
 		take(k)
 	}
 	if len(claimed) > 0 {
 		g.startLocked(ctx, fresh, r.Work, claimed)
 	}
-	for _, p := range pieces {
+	for _, p := range h.pieces {
 		p.interest++
 		if p.timer != nil {
 			p.timer.Stop()
 			p.timer = nil
 		}
 	}
-	return waits, pieces, nil
+	return h, others, nil
 }
 
 // startLocked runs work in a goroutine that ends when the work returns.
 func (g *Group[K, V]) startLocked(ctx context.Context, p *piece[K, V], work Work[K, V], claimed []K) {
 	ctx, p.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	p.reach = func(call func(context.Context)) { call(ctx) }
 	g.pieces[p] = struct{}{}
 	g.wg.Go(func() {
 		defer g.finish(ctx, p)

@@ -194,6 +194,90 @@ func TestAbandonedWorkOwnsNoKeys(t *testing.T) {
 	})
 }
 
+// Whoever joins work may tell it so, by way of its context, but only work that
+// others began, and that wanted keys come from.
+func TestJoined(t *testing.T) {
+	t.Parallel()
+	type key struct{}
+	for _, tc := range []struct {
+		name        string
+		want, extra []int
+		joined      int
+	}{
+		{"wanted", []int{1, 3}, []int{2}, 1},
+		{"of two pieces", []int{1, 2}, nil, 2},
+		{"extra", []int{3}, []int{1, 2}, 0},
+		{"nobody else's", []int{3}, []int{4}, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				g := New[int, int](Grace)
+				defer g.Close()
+				var runs atomic.Int32
+				for i := range 2 {
+					ctx := context.WithValue(t.Context(), key{}, "other")
+					if err := g.Do(ctx, Request[int, int]{Extra: []int{i + 1}, Work: slow(time.Second, &runs)}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				joined := 0
+				err := g.Do(t.Context(), Request[int, int]{
+					Want: tc.want, Extra: tc.extra, Work: slow(time.Second, &runs), Got: discard,
+					Joined: func(work context.Context) {
+						joined++
+						if work.Value(key{}) != "other" || work.Err() != nil {
+							t.Errorf("joined %v", work)
+						}
+					},
+				})
+				if err != nil || joined != tc.joined {
+					t.Errorf("joined %d pieces of work, want %d; %v", joined, tc.joined, err)
+				}
+			})
+		})
+	}
+}
+
+// A Hold keeps work going that nobody waits for, and Settle waits for the end of
+// it, come what may.
+func TestHold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := New[int, int](Grace)
+		defer g.Close()
+		start := time.Now()
+		h, err := g.Begin(t.Context(), Request[int, int]{Extra: []int{1, 2, 3}, Work: func(_ context.Context, claimed []int, deliver func(int, int, error)) {
+			for _, k := range claimed[:2] {
+				<-time.After(time.Minute)
+				deliver(k, k, errors.New("broken"))
+			}
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(90 * time.Second)
+		if g.Has(1) || !g.Has(2) {
+			t.Errorf("works on the first %v, on the second %v", g.Has(1), g.Has(2))
+		}
+		if err := h.Settle(t.Context()); err != nil || time.Since(start) != 2*time.Minute {
+			t.Errorf("settled after %v: %v", time.Since(start), err)
+		}
+		h.Leave()
+		var runs atomic.Int32
+		h, err = g.Begin(t.Context(), Request[int, int]{Extra: []int{1}, Work: slow(time.Hour, &runs)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := h.Settle(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("settled with %v", err)
+		}
+		h.Leave()
+	})
+}
+
 func TestErrorsReachOnlyTheirWaiters(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
