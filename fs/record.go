@@ -1,12 +1,15 @@
 package fs
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	iofs "io/fs"
 	"net"
 	"net/http"
@@ -15,6 +18,10 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/peelfs/peel/internal/sentinel"
 )
 
 // Record says what is mounted where, and by whom. One file each, below the
@@ -54,7 +61,19 @@ const (
 	socketFile = "socket"
 	// statusTimeout bounds the wait for one server's status.
 	statusTimeout = 2 * time.Second
+	// maxRefusal is how much is told of why a server refuses a request, bytes.
+	maxRefusal = 4 << 10
 )
+
+// ErrNoServer: nobody serves a mount.
+var ErrNoServer = sentinel.New("no server answers", errdefs.ErrNotFound)
+
+// Route is what the server of a mount can be asked beside its status. Whatever
+// the handler looks at must stay until the Publication is closed.
+type Route struct {
+	Pattern string // a method and a path, "GET /explain" say
+	Handler http.HandlerFunc
+}
 
 func recordDir(root, mountpoint string) string {
 	sum := sha256.Sum256([]byte(mountpoint))
@@ -69,8 +88,8 @@ type Publication struct {
 }
 
 // Publish writes r below root and answers for its status, which is asked of
-// status at every query.
-func Publish(root string, r Record, status func() Status) (*Publication, error) {
+// status at every query, and on the routes.
+func Publish(root string, r Record, status func() Status, routes ...Route) (*Publication, error) {
 	dir := recordDir(root, r.Mountpoint)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -85,6 +104,9 @@ func Publish(root string, r Record, status func() Status) (*Publication, error) 
 		st.Record, st.State = r, StateServing
 		_ = json.NewEncoder(w).Encode(st) // the asker has gone if this fails
 	})
+	for _, route := range routes {
+		mux.HandleFunc(route.Pattern, route.Handler)
+	}
 	p := &Publication{dir: dir, srv: &http.Server{Handler: mux, ReadHeaderTimeout: statusTimeout}, done: make(chan error, 1)}
 	go func() { p.done <- p.srv.Serve(l) }() // ends with Close
 	data, err := json.Marshal(r)
@@ -191,23 +213,65 @@ func look(ctx context.Context, dir string) (Status, error) {
 func query(ctx context.Context, dir string) (st Status, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	err = viaFolder(dir, func(addr string) error {
+	return st, ask(ctx, dir, Question{Pattern: "GET /status", Out: &st})
+}
+
+// Question is a request to the server of a mount.
+type Question struct {
+	Pattern string // a Route's; a query may follow
+	In      any    // is sent as JSON; nil: nothing
+	Out     any    // the JSON of the answer is decoded into it; nil: there is none
+}
+
+// Ask asks the server of the mount on mountpoint, as its record has it, whose
+// record is below root. The error is ErrNoServer if nobody answers, or what the
+// server says.
+func Ask(ctx context.Context, root, mountpoint string, q Question) error {
+	if err := ask(ctx, recordDir(root, mountpoint), q); err != nil {
+		return fmt.Errorf("server of %s: %w", mountpoint, err)
+	}
+	return nil
+}
+
+func ask(ctx context.Context, dir string, q Question) error {
+	method, path, _ := strings.Cut(q.Pattern, " ")
+	var in bytes.Buffer
+	if q.In != nil {
+		if err := json.NewEncoder(&in).Encode(q.In); err != nil {
+			return err
+		}
+	}
+	return viaFolder(dir, func(addr string) error {
 		tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", addr)
 		}}
 		defer tr.CloseIdleConnections()
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://peel/status", nil)
+		req, err := http.NewRequestWithContext(ctx, method, "http://peel"+path, &in)
 		if err != nil {
 			return err
 		}
 		resp, err := tr.RoundTrip(req)
 		if err != nil {
-			return err
+			return noServer(ctx, err)
 		}
 		defer resp.Body.Close()
-		return json.NewDecoder(resp.Body).Decode(&st)
+		if resp.StatusCode/100 != 2 {
+			why, _ := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
+			return errors.New(cmp.Or(strings.TrimSpace(string(why)), resp.Status))
+		}
+		if q.Out == nil {
+			return nil
+		}
+		return json.NewDecoder(resp.Body).Decode(q.Out)
 	})
-	return st, err
+}
+
+// noServer makes ErrNoServer of err unless it is ctx's.
+func noServer(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrNoServer, err)
 }
 
 // Forget removes the record of a mount whose server is dead.

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"os"
@@ -109,5 +110,52 @@ func TestUnreadableRecordsAreNotNone(t *testing.T) {
 	}
 	if got, err := List(t.Context(), root); err == nil {
 		t.Errorf("not a folder: %v", got)
+	}
+}
+
+func TestRoutes(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	greet := func(w http.ResponseWriter, r *http.Request) {
+		var name string
+		if err := json.NewDecoder(r.Body).Decode(&name); err != nil || r.URL.Query().Get("n") != "2" {
+			http.Error(w, "nobody to greet", http.StatusBadRequest)
+			return
+		}
+		_ = json.NewEncoder(w).Encode("hello " + name)
+	}
+	p, err := Publish(root, Record{Mountpoint: "/mnt/d"}, func() Status { return Status{} }, Route{Pattern: "POST /greet", Handler: greet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name       string
+		mountpoint string
+		q          Question
+		out        any
+		err        string
+	}{
+		{name: "answer", mountpoint: "/mnt/d", q: Question{Pattern: "POST /greet?n=2", In: "you"}, out: "hello you"},
+		{name: "refusal", mountpoint: "/mnt/d", q: Question{Pattern: "POST /greet?n=1", In: "you"}, err: "server of /mnt/d: nobody to greet"},
+		{name: "nothing sent", mountpoint: "/mnt/d", q: Question{Pattern: "POST /greet?n=2"}, err: "server of /mnt/d: nobody to greet"},
+		{name: "no such route", mountpoint: "/mnt/d", q: Question{Pattern: "GET /nothing"}, err: "server of /mnt/d: 404 page not found"},
+		{name: "no such mount", mountpoint: "/mnt/e", q: Question{Pattern: "GET /status"}, err: "no such file or directory"},
+	} {
+		var out any
+		tc.q.Out = &out
+		err := Ask(t.Context(), root, tc.mountpoint, tc.q)
+		if tc.err == "" && err != nil || tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)) {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+		if diff := cmp.Diff(tc.out, out); diff != "" {
+			t.Errorf("%s: %s", tc.name, diff)
+		}
+	}
+	if err := p.srv.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-p.done
+	if err := Ask(t.Context(), root, "/mnt/d", Question{Pattern: "GET /status"}); !errors.Is(err, ErrNoServer) {
+		t.Errorf("dead server: %v", err)
 	}
 }

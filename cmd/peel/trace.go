@@ -17,10 +17,6 @@ func (t *tuning) openTrace(dir string) (*traceFile, error) {
 	if t.trace == "" {
 		return nil, nil //nolint:nilnil // no trace is the rule
 	}
-	if !filepath.IsAbs(t.trace) {
-		return nil, withRemedy(usagef("--trace %s: not an absolute path, and the server has a working directory of its own", t.trace),
-			"write it as --trace \"$PWD/%s\"", t.trace)
-	}
 	at, err := realPath(t.trace)
 	if errors.Is(err, iofs.ErrNotExist) {
 		at, err = realPath(filepath.Dir(t.trace))
