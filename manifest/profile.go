@@ -2,9 +2,11 @@ package manifest
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -36,7 +38,7 @@ type Profile struct {
 	Runs       int           // that were merged into it
 	Updated    time.Time     // when the last run ended, to the second
 	Layers     []ProfileLayer
-	Touches    []ProfileTouch // in the order of At
+	Touches    []ProfileTouch // in the order of At; those of a layer do not overlap
 }
 
 // ProfileLayer is a layer that a profile speaks of.
@@ -192,12 +194,8 @@ func (p *Profile) check() error {
 	return p.checkTouches()
 }
 
+// checkTouches also refuses touches of one layer that overlap.
 func (p *Profile) checkTouches() error {
-	type place struct {
-		layer int
-		addr  int64
-	}
-	seen := make(map[place]bool, len(p.Touches))
 	last := int64(0)
 	for i, t := range p.Touches {
 		if t.Layer < 0 || t.Layer >= len(p.Layers) {
@@ -207,12 +205,23 @@ func (p *Profile) checkTouches() error {
 		if t.Addr < 0 || t.Len <= 0 || t.Addr > space || t.Len > space-t.Addr {
 			return fmt.Errorf("%w: touch %d of a profile is of [%d, +%d) of %d bytes", ErrMalformed, i, t.Addr, t.Len, space)
 		}
-		if t.At < last || t.At > maxProfileTime || t.Weight < 1 || t.Weight > MaxProfileWeight || seen[place{t.Layer, t.Addr}] {
-			return fmt.Errorf("%w: touch %d of a profile: out of order, twice, or of weight %d", ErrMalformed, i, t.Weight)
+		if t.At < last || t.At > maxProfileTime || t.Weight < 1 || t.Weight > MaxProfileWeight {
+			return fmt.Errorf("%w: touch %d of a profile: after %d ms, of weight %d", ErrMalformed, i, t.At, t.Weight)
 		}
-		last, seen[place{t.Layer, t.Addr}] = t.At, true
+		last = t.At
+	}
+	places := slices.SortedFunc(slices.Values(p.Touches), ComparePlaces)
+	for i := 1; i < len(places); i++ {
+		if a, b := places[i-1], places[i]; a.Layer == b.Layer && a.Addr+a.Len > b.Addr {
+			return fmt.Errorf("%w: touches of a profile overlap at %d", ErrMalformed, b.Addr)
+		}
 	}
 	return nil
+}
+
+// ComparePlaces orders touches by what was touched: layer, then address.
+func ComparePlaces(a, b ProfileTouch) int {
+	return cmp.Or(cmp.Compare(a.Layer, b.Layer), cmp.Compare(a.Addr, b.Addr))
 }
 
 // CheckEntrypoint refuses what is no name of a workload: it has at most 255

@@ -78,6 +78,7 @@ func TestHostileProfile(t *testing.T) {
 		{"late", func(p *Profile) { p.Touches[len(p.Touches)-1].At = maxProfileTime + 1 }},
 		{"no weight", func(p *Profile) { p.Touches[0].Weight = 0 }},
 		{"too much weight", func(p *Profile) { p.Touches[0].Weight = MaxProfileWeight + 1 }},
+		{"overlapping", func(p *Profile) { p.Touches[2].Addr = p.Touches[0].Len - 1 }},
 		{"a touch twice", func(p *Profile) { p.Touches[2] = p.Touches[0] }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
