@@ -1,5 +1,10 @@
 package layer
 
+import (
+	"slices"
+	"sync"
+)
+
 // reading is one read, as a forecast needs to know it.
 type reading struct {
 	addr, size int64
@@ -19,19 +24,136 @@ type guess struct {
 // what it says; forecast accounts for it in the ledger. It may be used
 // concurrently.
 type forecast struct {
-	x      *Index
-	ledger *ledger // nil: guess nothing
+	spans  []Span
+	ledger *ledger        // nil: guess nothing
+	places func() []place // asked once, when something is read the first time
+
+	mu      sync.Mutex // guards what follows
+	courses courses
+	near    neighbours
+	fresh   []int   // spans touched since the last next
+	ahead   []int   // of next, to be used again
+	state   []state // by span
 }
 
-func newForecast(x *Index, b *ledger) *forecast { return &forecast{x: x, ledger: b} }
+// state is what a forecast has had to do with a span.
+type state uint8
+
+const (
+	unknown  state = iota
+	guessed        // as a neighbour
+	foreseen       // on a reader's course
+	touched
+)
+
+const maxFresh = 16 // spans touched by one read whose neighbours are looked at
+
+func newForecast(x *Index, b *ledger) *forecast {
+	return &forecast{spans: x.Spans, places: x.places, ledger: b}
+}
 
 // touched takes note of the first read of a span, and reports whether it had
 // been guessed.
-func (f *forecast) touched(span int) bool { return false }
+func (f *forecast) touched(span int) bool {
+	if f.ledger == nil {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.beginLocked()
+	was := f.state[span]
+	f.state[span] = touched
+	if len(f.fresh) < maxFresh {
+		f.fresh = append(f.fresh, span)
+	}
+	switch was {
+	case touched:
+	case unknown:
+		f.ledger.used(f.spans[span].CLen)
+		f.near.came(span, missed)
+	case guessed:
+		f.ledger.repaid(f.spans[span].CLen)
+		f.near.came(span, hit)
+	case foreseen:
+		f.ledger.repaid(f.spans[span].CLen)
+	}
+	return was == guessed || was == foreseen
+}
+
+func (f *forecast) beginLocked() {
+	if f.state == nil {
+		f.state = make([]state, len(f.spans))
+		f.near.begin(f.places())
+	}
+}
 
 // next takes note of a read and says what to fetch on a guess. Its spans are
-// accounted for: whoever fetches none of them calls unused.
-func (f *forecast) next(r reading) guess { return guess{} }
+// accounted for: whoever does not fetch them calls unused.
+func (f *forecast) next(r reading) guess {
+	if f.ledger == nil {
+		return guess{}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ahead = f.courses.advance(f.ahead[:0], f.spans, r.addr, r.size)
+	if len(f.ahead) == 0 && len(f.fresh) == 0 {
+		return guess{}
+	}
+	f.beginLocked()
+	var g guess
+	first, n := spansOf(f.spans, r.addr, r.size)
+	for _, i := range f.ahead {
+		if i >= first && i < first+n || !f.freeLocked(&r, i) {
+			continue
+		}
+		if !f.ledger.spend(course, f.spans[i].CLen) {
+			break
+		}
+		f.state[i] = foreseen
+		if r.cold {
+			g.along = append(g.along, i)
+		} else {
+			g.later = append(g.later, i)
+		}
+	}
+	for _, i := range f.neighboursLocked(&r) {
+		if r.cold && f.alongLocked(&r, first+n-1, i) {
+			g.along = append(g.along, i)
+		} else {
+			g.later = append(g.later, i)
+		}
+	}
+	f.fresh = f.fresh[:0]
+	slices.Sort(g.along)
+	slices.Sort(g.later)
+	return g
+}
+
+func (f *forecast) freeLocked(r *reading, i int) bool { return f.state[i] == unknown && r.missing(i) }
+
+// alongLocked reports whether a neighbour is had by lengthening a request for what
+// ends with span last: what comes behind delays nobody who waits for it.
+func (f *forecast) alongLocked(r *reading, last, i int) bool {
+	a, b := &f.spans[last], &f.spans[i]
+	return i > last && b.Off+b.CLen-(a.Off+a.CLen) <= r.link.product()
+}
 
 // unused takes back guesses that were not fetched.
-func (f *forecast) unused(spans []int) {}
+func (f *forecast) unused(spans []int) {
+	if f.ledger == nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, i := range spans {
+		switch f.state[i] {
+		case unknown, touched:
+			continue
+		case guessed:
+			f.near.forget(i)
+		case foreseen:
+		}
+		f.state[i] = unknown
+		f.ledger.unspent(f.spans[i].CLen)
+	}
+}

@@ -6,11 +6,13 @@ import (
 	"sort"
 )
 
-// Guesses for 40 ms and 100 Mbit/s, where 64 KiB cost 5 ms: a gap is cheaper
-// than a round trip, and 4 MiB keep a connection busy for eight of them.
+// planGap is a gap that is cheaper than a round trip at 40 ms and 12.5 MB/s,
+// where it costs 5 ms; planRun keeps a connection busy there for eight of them;
+// planSpare are gaps that nobody minds.
 const (
-	planGap = 64 << 10 // bytes of the blob
-	planRun = 4 << 20  // bytes of the blob
+	planGap   = 64 << 10 // bytes of the blob
+	planRun   = 4 << 20  // bytes of the blob
+	planSpare = 16 << 10 // bytes of the blob, of all gaps of a plan
 )
 
 // planLimits bound the requests of a plan.
@@ -18,6 +20,8 @@ type planLimits struct {
 	gap      int64 // bytes between two spans that are read for nothing rather than asked around
 	run      int64 // bytes of one request, unless a single span is longer
 	requests int   // that are under way at once
+	waste    int64 // all gaps together are at most planSpare and one part of as many of what is missing; 0: any
+	split    int64 // a run that is longer is cut into as many as are under way at once; 0: never
 }
 
 // readLimits are those of a read.
@@ -38,19 +42,68 @@ func plan(spans []Span, missing []int, lim planLimits) []run {
 	slices.SortFunc(missing, func(a, b int) int {
 		return cmp.Or(cmp.Compare(spans[a].Off, spans[b].Off), cmp.Compare(a, b))
 	})
+	gap := cheapGap(spans, missing, lim)
 	var runs []run
 	for k, i := range missing {
 		s := &spans[i]
 		if len(runs) > 0 {
 			last := &runs[len(runs)-1]
-			gap, n := s.Off-last.end(), s.Off+s.CLen-last.off
-			if gap >= -1 && gap <= lim.gap && n <= lim.run { // gzip spans may share a byte
+			between, n := s.Off-last.end(), s.Off+s.CLen-last.off
+			if between >= -1 && between <= gap && n <= lim.run { // gzip spans may share a byte
 				last.spans = last.spans[:len(last.spans)+1]
 				last.n = n
 				continue
 			}
 		}
 		runs = append(runs, run{spans: missing[k : k+1], off: s.Off, n: s.CLen})
+	}
+	if len(runs) == 1 && lim.split > 0 && runs[0].n > lim.split {
+		return runs[0].split(spans, lim)
+	}
+	return runs
+}
+
+// cheapGap returns up to how long gaps may be, so that all together stay within
+// the limits.
+func cheapGap(spans []Span, sorted []int, lim planLimits) int64 {
+	if lim.waste == 0 {
+		return lim.gap
+	}
+	var gaps []int64
+	var useful, end int64
+	for k, i := range sorted {
+		s := &spans[i]
+		if gap := s.Off - end; k > 0 && gap > 0 && gap <= lim.gap {
+			gaps = append(gaps, gap)
+		}
+		useful += s.CLen
+		end = s.Off + s.CLen
+	}
+	slices.Sort(gaps)
+	left := useful/lim.waste + planSpare
+	for _, gap := range gaps {
+		if left -= gap; left < 0 {
+			return gap - 1
+		}
+	}
+	return lim.gap
+}
+
+// split cuts a run, in which no gap is longer than there may be, into pieces of
+// about the same length, at least half of lim.split but for the last.
+func (r run) split(spans []Span, lim planLimits) []run {
+	size := max(r.n/int64(max(lim.requests, 1)), lim.split/2)
+	var runs []run
+	for k, i := range r.spans {
+		s := &spans[i]
+		if k > 0 {
+			if last := &runs[len(runs)-1]; last.n < size {
+				last.spans = last.spans[:len(last.spans)+1]
+				last.n = s.Off + s.CLen - last.off
+				continue
+			}
+		}
+		runs = append(runs, run{spans: r.spans[k : k+1], off: s.Off, n: s.CLen})
 	}
 	return runs
 }

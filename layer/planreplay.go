@@ -1,5 +1,12 @@
 package layer
 
+import (
+	"cmp"
+	"slices"
+
+	"github.com/peelfs/peel/internal/priority"
+)
+
 // wanted is a span of one of several layers.
 type wanted struct{ layer, span int }
 
@@ -9,8 +16,64 @@ type batch struct {
 	run   run
 }
 
+const (
+	replayWaste = 12        // gaps are at most one part of as many of what is wanted
+	replayFirst = 512 << 10 // bytes of the stretch of the order that is fetched first; each next one is twice as long
+	replayMost  = 16 << 20  // bytes of a stretch
+)
+
 // replay puts spans, given in the order in which they will be needed, into few
-// long requests, ordered by what is needed first. spans are those of each layer.
+// long runs, ordered by what is needed first in them. It works on a stretch of the
+// order at a time, short at first, so that the first bytes are not kept waiting by
+// the last ones; a span that comes twice is taken once. spans are those of each
+// layer.
 func replay(spans [][]Span, order []wanted, link Link) []batch {
-	return nil
+	var all []batch
+	seen := make(map[wanted]bool, len(order))
+	for room := int64(replayFirst); len(order) > 0; room = min(2*room, replayMost) {
+		n, bytes := 0, int64(0)
+		var stretch []wanted
+		for ; n < len(order) && bytes < room; n++ {
+			if w := order[n]; !seen[w] {
+				seen[w] = true
+				stretch = append(stretch, w)
+				bytes += spans[w.layer][w.span].CLen
+			}
+		}
+		all = append(all, replayStretch(spans, stretch, link)...)
+		order = order[n:]
+	}
+	return all
+}
+
+// replayStretch is replay of spans all of which are needed soon.
+func replayStretch(spans [][]Span, order []wanted, link Link) []batch {
+	lim := link.limits(priority.Prefetch)
+	lim.waste = replayWaste
+	need := make(map[wanted]int, len(order)) // when
+	missing := make(map[int][]int)
+	for at, w := range order {
+		need[w] = at
+		missing[w.layer] = append(missing[w.layer], w.span)
+	}
+	type due struct {
+		batch
+		at int
+	}
+	var all []due
+	for layer, m := range missing {
+		for _, r := range plan(spans[layer], m, lim) {
+			at := len(order)
+			for _, i := range r.spans {
+				at = min(at, need[wanted{layer, i}])
+			}
+			all = append(all, due{batch{layer, r}, at})
+		}
+	}
+	slices.SortFunc(all, func(a, b due) int { return cmp.Compare(a.at, b.at) })
+	batches := make([]batch, len(all))
+	for k := range all {
+		batches[k] = all[k].batch
+	}
+	return batches
 }
