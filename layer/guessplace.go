@@ -56,7 +56,7 @@ func (x *Index) filesByAddr() []located {
 			if e.Kind != EntryInode || x.Inodes[e.Inode].Size == 0 {
 				continue
 			}
-			addr, size := x.dataOf(&x.Inodes[e.Inode])
+			addr, size := x.firstRun(&x.Inodes[e.Inode])
 			if size > 0 {
 				files = append(files, located{addr, size, e.Inode, uint32(dir), kindOf(x.Pool.String(e.Name))})
 			}
@@ -66,8 +66,8 @@ func (x *Index) filesByAddr() []located {
 	return files
 }
 
-// dataOf returns where the first run of a regular file's data is.
-func (x *Index) dataOf(n *Inode) (addr, size int64) {
+// firstRun returns where the first run of a regular file's data is.
+func (x *Index) firstRun(n *Inode) (addr, size int64) {
 	if n.Mode&modeType != modeRegular {
 		return 0, 0
 	}
