@@ -15,6 +15,7 @@ type InfoInput struct {
 	Blob, DiffID, Claim      digest.Digest
 	Origin, Reason, Resident string
 	BlobSize, AddrSize       int64 // bytes
+	Landmark                 int64 // as in Info
 	Format                   FormatID
 	Trust                    Trust
 	Digests                  DigestsOf
@@ -25,7 +26,7 @@ func (in InfoInput) info(pool *flat.PoolBuilder) Info {
 	return Info{
 		Blob: pool.Add(string(in.Blob)), DiffID: pool.Add(string(in.DiffID)), Claim: pool.Add(string(in.Claim)),
 		Origin: pool.Add(in.Origin), Reason: pool.Add(in.Reason), Resident: pool.Add(in.Resident),
-		BlobSize: in.BlobSize, AddrSize: in.AddrSize, Format: in.Format, Trust: in.Trust, Digests: in.Digests,
+		BlobSize: in.BlobSize, AddrSize: in.AddrSize, Landmark: in.Landmark, Format: in.Format, Trust: in.Trust, Digests: in.Digests,
 	}
 }
 
@@ -51,6 +52,7 @@ func (b *Builder) Index(info InfoInput, cut Cut) (*Index, error) {
 	l.run()
 	x.Info = info.info(&l.pool)
 	x.Pool = l.pool.Pool()
+	x.sortDigests()
 	if err := x.validate(); err != nil {
 		return nil, malformed("%w", err)
 	}

@@ -7,7 +7,7 @@ import (
 )
 
 // indexVersion changes with every change of a record or of its meaning.
-const indexVersion = 2
+const indexVersion = 3
 
 // Sections of an index file.
 const (
@@ -22,6 +22,7 @@ const (
 	sectionCheckpoints
 	sectionWindows
 	sectionFiles
+	sectionDigests
 )
 
 func indexMagic() [8]byte { return [8]byte([]byte("PEELLAYR")) }
@@ -40,6 +41,7 @@ func (x *Index) Encode() []byte {
 	flat.Add(&e, sectionCheckpoints, x.Checkpoints)
 	flat.Add(&e, sectionWindows, x.Windows)
 	flat.Add(&e, sectionFiles, x.Files)
+	flat.Add(&e, sectionDigests, x.Digests)
 	return e.Bytes(indexMagic(), indexVersion)
 }
 
@@ -47,6 +49,17 @@ func (x *Index) Encode() []byte {
 // away while the index is in use. The error is flat.ErrVersion or
 // flat.ErrCorrupt, and the answer to both is to index the layer again.
 func Decode(data []byte) (*Index, error) {
+	x, err := decodeTables(data)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.validate(); err != nil {
+		return nil, fmt.Errorf("%w: %w", flat.ErrCorrupt, err)
+	}
+	return x, nil
+}
+
+func decodeTables(data []byte) (*Index, error) {
 	f, err := flat.Decode(data, indexMagic(), indexVersion)
 	if err != nil {
 		return nil, err
@@ -71,13 +84,11 @@ func Decode(data []byte) (*Index, error) {
 		table(f, sectionCheckpoints, &x.Checkpoints),
 		table(f, sectionWindows, &x.Windows),
 		table(f, sectionFiles, &x.Files),
+		table(f, sectionDigests, &x.Digests),
 	} {
 		if err := read(); err != nil {
 			return nil, err
 		}
-	}
-	if err := x.validate(); err != nil {
-		return nil, fmt.Errorf("%w: %w", flat.ErrCorrupt, err)
 	}
 	return x, nil
 }

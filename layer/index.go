@@ -20,6 +20,9 @@ type Index struct {
 	Xattrs  []Xattr  // an inode's are contiguous, in byte order of name
 	Spans   []Span   // by address, without overlap
 	Chunks  []Chunk  // by address; a span's are contiguous
+	// Digests are those of all Chunks, in order, to be looked up; there are none
+	// if they are not OfData.
+	Digests []ChunkDigest
 	// Checkpoints are parallel to Spans in gzip and zstd layers; there are none
 	// if the format allows none, and then the blob is read from its beginning.
 	Checkpoints []Checkpoint
@@ -40,11 +43,15 @@ type Info struct {
 	Resident flat.Str // why spans cannot be fetched by themselves; empty if they can
 	BlobSize int64    // bytes
 	AddrSize int64    // length of the address space, bytes
+	Landmark int64    // of the blob: its first so many bytes are what the image's maker wants fetched beforehand; NoLandmark: nothing; 0: nobody said
 	Format   FormatID
 	Trust    Trust
 	Digests  DigestsOf
 	_        uint32
 }
+
+// NoLandmark as Info.Landmark: nothing is to be fetched before it is read.
+const NoLandmark = -1
 
 // DigestsOf says what the digests of an index's chunks are of.
 type DigestsOf uint32
@@ -161,6 +168,13 @@ type Chunk struct {
 	Len    uint32
 	Inner  uint32 // offset in the span's decompressed bytes
 	SHA256 [32]byte
+}
+
+// ChunkDigest is the beginning of a chunk's digest.
+type ChunkDigest struct {
+	Prefix uint64 // the first 8 bytes, as a number
+	Chunk  uint32 // row in Chunks
+	_      uint32
 }
 
 // Checkpoint says how decoding begins at the span of the same number.

@@ -31,6 +31,7 @@ type toc struct {
 	b         *Builder
 	end       int64 // of the blob's payload
 	landmarks bool  // hide what converters to eStargz add to the tar
+	landmark  int64 // as in Info
 
 	chunks int // read so far
 	files  []tocFile
@@ -58,6 +59,7 @@ type tocOpen struct {
 	entry tocEntry
 	file  tocFile
 	have  int64 // bytes of the file in chunks so far
+	holes int64 // of these, in chunks of zeros
 	is    bool  // there is one
 }
 
@@ -160,7 +162,9 @@ func (t *toc) add(e *tocEntry) error {
 		return err
 	}
 	row := None
-	if !t.landmarks || !isLandmark(e) {
+	if t.landmarks && isLandmark(e) {
+		t.setLandmark(e)
+	} else {
 		h, err := e.header()
 		if err != nil {
 			return malformed("%q: %w", clip(e.Name), err)
@@ -186,6 +190,19 @@ func isLandmark(e *tocEntry) bool {
 		return e.Type == "reg"
 	}
 	return false
+}
+
+// setLandmark notes what the place of a landmark means (stargz-snapshotter,
+// docs/estargz.md, "Prioritized Files and Landmark Files").
+func (t *toc) setLandmark(e *tocEntry) {
+	switch strings.TrimPrefix(e.Name, "./") {
+	case estargz.NoPrefetchLandmark:
+		t.landmark = NoLandmark
+	case estargz.PrefetchLandmark:
+		if t.landmark != NoLandmark && e.Offset > 0 && e.Offset < t.end {
+			t.landmark = e.Offset
+		}
+	}
 }
 
 func (e *tocEntry) header() (*Header, error) {
@@ -265,6 +282,7 @@ func (t *toc) addChunk(e *tocEntry) error {
 	o.have += n
 	t.chunks++
 	if e.ChunkType == "zeros" {
+		o.holes += n
 		t.mark(e.Offset)
 		return nil
 	}
@@ -288,7 +306,8 @@ func (t *toc) addChunk(e *tocEntry) error {
 	if sum == "" && n == o.entry.Size {
 		sum = o.entry.Digest
 	}
-	if err := p.setSum(sum); err != nil {
+	var err error
+	if p.sum, err = parseSum(sum); err != nil {
 		return malformed("%q: %w", clip(name), err)
 	}
 	t.pieces = append(t.pieces, p)
@@ -302,15 +321,15 @@ func (t *toc) mark(off int64) {
 	}
 }
 
-func (p *piece) setSum(sum string) error {
-	text, ok := strings.CutPrefix(sum, "sha256:")
-	if !ok || len(text) != 2*len(p.sum) {
-		return fmt.Errorf("chunk digest %q is no sha256", clip(sum))
+func parseSum(s string) (sum [32]byte, err error) {
+	text, ok := strings.CutPrefix(s, "sha256:")
+	if !ok || len(text) != 2*len(sum) {
+		return sum, fmt.Errorf("chunk digest %q is no sha256", clip(s))
 	}
-	if _, err := hex.Decode(p.sum[:], []byte(text)); err != nil {
-		return fmt.Errorf("chunk digest %q: %w", sum, err)
+	if _, err := hex.Decode(sum[:], []byte(text)); err != nil {
+		return sum, fmt.Errorf("chunk digest %q: %w", s, err)
 	}
-	return nil
+	return sum, nil
 }
 
 // closeFile checks that the open file's chunks cover it.
@@ -323,8 +342,12 @@ func (t *toc) closeFile() error {
 	if o.have != o.entry.Size {
 		return malformed("%q: chunks cover %d bytes of %d", clip(o.entry.Name), o.have, o.entry.Size)
 	}
-	if o.file.n > 0 {
-		t.files = append(t.files, o.file)
+	if o.file.n == 0 {
+		return nil
+	}
+	t.files = append(t.files, o.file)
+	if sum, err := parseSum(o.entry.Digest); err == nil && o.holes <= maxHoles { // as fileSum
+		t.b.sums[o.file.row] = sum
 	}
 	return nil
 }

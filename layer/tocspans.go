@@ -30,7 +30,7 @@ func (t *toc) index(info InfoInput) (*Index, error) {
 			return nil, err
 		}
 	}
-	info.AddrSize = c.addr
+	info.AddrSize, info.Landmark = c.addr, t.landmark
 	return t.b.Index(info, Cut{Spans: c.spans, Chunks: c.chunks})
 }
 

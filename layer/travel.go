@@ -29,8 +29,9 @@ type Claim struct {
 
 // Pack returns the index in the form that travels, the same wherever the layer
 // was indexed: what it was made from and why is left out, as is the trust in
-// it, which does not travel, and the digests of files, which would be most of it
-// and which a reader of single spans has no use for.
+// it, which does not travel; digests of chunks once more, which are made anew;
+// and those of files but for the few that are long enough to have spans of their
+// own, since they would be most of it.
 func (x *Index) Pack() []byte {
 	in := x.input()
 	in.DiffID, in.Claim, in.Origin, in.Reason, in.Trust = "", "", "", "", Claimed
@@ -40,7 +41,7 @@ func (x *Index) Pack() []byte {
 		panic(err)
 	}
 	y := x.describedBy(in)
-	y.Files = nil
+	y.Files, y.Digests = x.filesOfSpans(), nil
 	return w.EncodeAll(y.Encode(), nil)
 }
 
@@ -75,9 +76,13 @@ func unpack(data []byte, d ocispec.Descriptor) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	x, err := Decode(file)
+	x, err := decodeTables(file)
 	if err != nil {
 		return nil, err
+	}
+	x.sortDigests()
+	if err := x.validate(); err != nil {
+		return nil, fmt.Errorf("%w: %w", flat.ErrCorrupt, err)
 	}
 	if x.Blob() != d.Digest || x.Info.BlobSize != d.Size {
 		return nil, fmt.Errorf("of layer %.100q of %d bytes, not %d: %w", x.Blob(), x.Info.BlobSize, d.Size, errOther)
@@ -150,7 +155,7 @@ func (x *Index) input() InfoInput {
 	return InfoInput{
 		Blob: x.Blob(), DiffID: x.DiffID(), Claim: x.Claim(),
 		Origin: x.Origin(), Reason: x.Reason(), Resident: x.Resident(),
-		BlobSize: x.Info.BlobSize, AddrSize: x.Info.AddrSize,
+		BlobSize: x.Info.BlobSize, AddrSize: x.Info.AddrSize, Landmark: x.Info.Landmark,
 		Format: x.Info.Format, Trust: x.Info.Trust, Digests: x.Info.Digests,
 	}
 }
@@ -167,7 +172,7 @@ func (x *Index) describedBy(in InfoInput) *Index {
 	}
 	return &Index{
 		Info: info, Inodes: x.Inodes, Entries: x.Entries, Extents: x.Extents, Xattrs: x.Xattrs,
-		Spans: x.Spans, Chunks: x.Chunks, Checkpoints: x.Checkpoints, Windows: x.Windows, Files: x.Files,
+		Spans: x.Spans, Chunks: x.Chunks, Checkpoints: x.Checkpoints, Windows: x.Windows, Files: x.Files, Digests: x.Digests,
 		Pool: append(x.Pool[:end:end], strings.Pool()...),
 	}
 }

@@ -12,7 +12,7 @@ import (
 // validate checks every reference between the tables, and everything else that
 // users of an Index rely on. It allocates nothing that grows with the layer.
 func (x *Index) validate() error {
-	for _, check := range []func() error{x.validateInfo, x.validateTree, x.validateSpans, x.validateCheckpoints, x.validateFiles} {
+	for _, check := range []func() error{x.validateInfo, x.validateTree, x.validateSpans, x.validateCheckpoints, x.validateFiles, x.validateDigests} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -32,6 +32,8 @@ func (x *Index) validateInfo() error {
 		return fmt.Errorf("blob of %d bytes", i.BlobSize)
 	case i.AddrSize < 0 || i.AddrSize > maxAddr:
 		return limit("bytes of the address space", i.AddrSize, maxAddr)
+	case i.Landmark < NoLandmark || i.Landmark > i.BlobSize || i.Landmark != 0 && x.isTar():
+		return fmt.Errorf("landmark at %d of a blob of %d bytes", i.Landmark, i.BlobSize)
 	case i.Format < FormatTar || i.Format > FormatFile:
 		return fmt.Errorf("format %d", i.Format)
 	case i.Trust < Claimed || i.Trust > Proved:
