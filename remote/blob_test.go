@@ -286,19 +286,19 @@ func TestReadRangeCancel(t *testing.T) {
 func TestLimiter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := newLimiter(3, newGate(Options{MaxPerHost: 3}))
+		l := newLimiter(Options{MaxPerHost: 3, RequestRate: 100}, newGate(Options{MaxPerHost: 3}))
 		var open []func()
 		for range 3 {
-			release, err := l.acquire(t.Context(), "a")
+			slot, err := l.acquire(t.Context(), "a")
 			if err != nil {
 				t.Fatal(err)
 			}
-			open = append(open, release)
+			open = append(open, slot.release)
 		}
-		if release, err := l.acquire(t.Context(), "b"); err != nil {
+		if slot, err := l.acquire(t.Context(), "b"); err != nil {
 			t.Fatal(err)
 		} else {
-			release()
+			slot.release()
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -308,8 +308,8 @@ func TestLimiter(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			if release, err := l.acquire(t.Context(), "a"); err == nil {
-				release()
+			if slot, err := l.acquire(t.Context(), "a"); err == nil {
+				slot.release()
 			}
 		}()
 		synctest.Wait()

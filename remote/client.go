@@ -39,7 +39,7 @@ func New(o Options) (*Client, error) {
 	c := &Client{
 		o:          o,
 		gate:       g,
-		limiter:    newLimiter(o.MaxPerHost, g),
+		limiter:    newLimiter(o, g),
 		registries: map[string]*registry{},
 		warned:     map[string]bool{},
 	}

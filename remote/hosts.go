@@ -87,11 +87,12 @@ type endpoint struct {
 	header       http.Header // secrets, maybe: for this host only
 	client       *http.Client
 
-	downUntil    atomic.Int64 // Unix nanoseconds
-	rangelessTil atomic.Int64 // Unix nanoseconds
-	direct       atomic.Bool  // serves blobs itself, without redirect
-	noReferrers  atomic.Bool  // has no referrers API
-	public       atomic.Bool  // answered from a public address
+	downUntil    atomic.Int64         // Unix nanoseconds
+	rangelessTil atomic.Int64         // Unix nanoseconds
+	direct       atomic.Bool          // serves blobs itself, without redirect
+	noReferrers  atomic.Bool          // has no referrers API
+	public       atomic.Bool          // answered from a public address
+	serving      atomic.Pointer[link] // to where it, or who it leads to, served a blob last
 
 	mu          sync.Mutex // guards authorities
 	authorities map[grant]*authority

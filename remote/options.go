@@ -57,6 +57,9 @@ type Options struct {
 	StateDir string
 	// MaxPerHost bounds the requests under way per host, 16 if zero.
 	MaxPerHost int
+	// RequestRate bounds the requests a second per host, 200 if zero. As many
+	// may be sent at once after a while without any.
+	RequestRate int
 	// Log gets retries, warnings of registries and failed credential helpers.
 	Log *logrus.Entry
 
@@ -74,7 +77,10 @@ type Credentials struct {
 	Token string
 }
 
-const defaultProgress = 20 * time.Second
+const (
+	defaultProgress = 20 * time.Second
+	defaultRate     = 200 // requests a second per host
+)
 
 func (o Options) withDefaults() (Options, error) {
 	if o.HostsDir != "" {
@@ -101,6 +107,10 @@ func (o Options) withDefaults() (Options, error) {
 	if o.MaxPerHost <= 0 {
 		o.MaxPerHost = 16
 	}
+	if o.RequestRate < 0 {
+		return o, optionFault("request rate", fmt.Errorf("%d is less than nothing", o.RequestRate), "")
+	}
+	o.RequestRate = cmp.Or(o.RequestRate, defaultRate)
 	if o.Log == nil {
 		quiet := logrus.New()
 		quiet.SetOutput(io.Discard)

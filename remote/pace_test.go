@@ -163,19 +163,26 @@ func TestPauseContext(t *testing.T) {
 }
 
 // pipeBody is a body fed by w.
-func pipeBody(ctx context.Context, p *pace) (*body, *io.PipeWriter) {
+func pipeBody(t *testing.T, p *pace) (*body, *io.PipeWriter) {
+	t.Helper()
+	o := Options{MaxPerHost: 1, RequestRate: 1}
+	slot, err := newLimiter(o, newGate(o)).acquire(t.Context(), "h")
+	if err != nil {
+		t.Fatal(err)
+	}
 	r, w := io.Pipe()
-	ctx, dog := watch(ctx, p)
+	ctx, dog := watch(t.Context(), p)
 	context.AfterFunc(ctx, func() { r.CloseWithError(ctx.Err()) })
 	return &body{
-		ctx: func() error { return context.Cause(ctx) }, host: "h", rc: r, dog: dog, release: func() {},
+		ctx: func() error { return context.Cause(ctx) }, done: ctx.Done(), host: "h", rc: r, dog: dog,
+		slot: slot, stream: stream{flow: &slot.link.flow},
 	}, w
 }
 
 func TestWatchdog(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b, w := pipeBody(t.Context(), newPace(Retry{Progress: 5 * time.Second}.withDefaults()))
+		b, w := pipeBody(t, newPace(Retry{Progress: 5 * time.Second}.withDefaults()))
 		defer b.Close()
 		go func() {
 			w.Write([]byte("a"))        //nolint:errcheck // the reader tells

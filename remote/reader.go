@@ -11,6 +11,7 @@ type part struct {
 	body       io.ReadCloser
 	host       string
 	skip, left int64
+	dog        *watchdog   // of the body
 	got        int64       // bytes delivered
 	lost       func()      // told when the body dies
 	progress   func(int64) // told of bytes delivered

@@ -3,13 +3,11 @@ package remote
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
-	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -39,6 +37,8 @@ type answer struct {
 	guarded bool       // the last hop was
 	hops    int        // redirects followed
 	peer    netip.Addr // of the host; invalid if a proxy was asked
+	link    *link      // to the last hop
+	dog     *watchdog  // of the body
 }
 
 // do sends a request, follows redirects and renews a refused token. Answers
@@ -222,87 +222,4 @@ func (r request) hop(at *url.URL, authorization string) hop {
 	}
 	maps.Copy(h.header, r.header)
 	return h
-}
-
-func (c *Client) send(ctx context.Context, h hop, p *pace) (*answer, error) {
-	release, err := c.limiter.acquire(ctx, h.url.Host)
-	if err != nil {
-		return nil, err
-	}
-	ctx, dog := watch(ctx, p)
-	if h.guarded {
-		ctx = guarded(ctx, h.endpoint)
-	}
-	a := &answer{url: h.url}
-	var proxied bool
-	trace := httptrace.WithClientTrace(context.WithValue(ctx, routeKey{}, &proxied), &httptrace.ClientTrace{
-		GotConn: func(i httptrace.GotConnInfo) { a.peer = peer(i) },
-	})
-	resp, err := c.exchange(trace, h, dog) //nolint:bodyclose // the answer is the caller's to close
-	if err != nil {
-		dog.stop()
-		release()
-		return nil, err
-	}
-	c.warn(h.url.Host, resp.Header)
-	if proxied {
-		a.peer = netip.Addr{} // where a proxy stands says nothing of the host
-	}
-	resp.Body = &body{
-		ctx:  func() error { return context.Cause(ctx) },
-		host: h.url.Host, rc: resp.Body, dog: dog, release: release,
-	}
-	a.Response = resp
-	return a, nil
-}
-
-// exchange sends one request under the watchdog's eye and waits for the answer.
-func (c *Client) exchange(ctx context.Context, h hop, dog *watchdog) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, h.method, h.url.String(), http.NoBody)
-	if err != nil {
-		return nil, &fault{class: ErrAnswer, text: "unusable address " + redact(h.url)}
-	}
-	req.Header = h.header
-	if req.Header.Get("User-Agent") == "" {
-		req.Header.Set("User-Agent", c.o.UserAgent)
-	}
-	var out *outgoing
-	if h.body != nil {
-		if out, err = h.body.send(dog, &c.tally); err != nil {
-			return nil, err
-		}
-		req.Body, req.ContentLength = out, h.body.size
-	}
-	if h.body == nil && h.method == http.MethodPut {
-		dog.armFor(dog.pace.settling())
-	} else {
-		dog.arm()
-	}
-	resp, err := h.client.Do(req)
-	unsent := out.end()
-	dog.disarm(0)
-	if err == nil {
-		return resp, nil
-	}
-	if cause := context.Cause(ctx); cause != nil {
-		err = cause
-	} else if unsent != nil {
-		return nil, unsent
-	}
-	if inside := (insideError{}); h.endpoint.foreign() && h.endpoint.owns(h.url) && errors.As(err, &inside) {
-		return nil, insideForeign(h.url.Host, inside)
-	}
-	return nil, transportFault(h.url.Host, err)
-}
-
-func peer(i httptrace.GotConnInfo) netip.Addr {
-	conn := i.Conn
-	if t, ok := conn.(*tls.Conn); ok {
-		conn = t.NetConn()
-	}
-	at, err := netip.ParseAddrPort(conn.RemoteAddr().String())
-	if err != nil {
-		return netip.Addr{}
-	}
-	return at.Addr()
 }

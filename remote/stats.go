@@ -16,6 +16,8 @@ type Stats struct {
 	BytesFetched int64 // body bytes received, of all answers
 	BytesSent    int64 // body bytes handed to connections, those sent again included
 	Retries      int64
+	Hedges       int64 // of the requests, sent because another's first byte was late
+	HedgesWon    int64 // of these, answered before that other
 	// The last operation that failed for good, empty if none did. Operations
 	// that their caller cancelled do not count.
 	LastError     string
@@ -25,7 +27,7 @@ type Stats struct {
 
 // tally collects Stats.
 type tally struct {
-	requests, bytes, sent, retries atomic.Int64
+	requests, bytes, sent, retries, hedges, hedgesWon atomic.Int64
 
 	mu   sync.Mutex // guards last
 	last struct {
@@ -51,6 +53,8 @@ func (t *tally) stats() Stats {
 		BytesFetched:  t.bytes.Load(),
 		BytesSent:     t.sent.Load(),
 		Retries:       t.retries.Load(),
+		Hedges:        t.hedges.Load(),
+		HedgesWon:     t.hedgesWon.Load(),
 		LastError:     t.last.text,
 		LastErrorHost: t.last.host,
 		LastErrorAt:   t.last.at,
@@ -69,6 +73,7 @@ type meter struct {
 	tally   *tally
 	gate    *gate
 	outside outside
+	aside   aside
 }
 
 func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -91,10 +96,14 @@ func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 // transport is that for a request. A proxy has a name of its own to connect to,
 // and looks up the host's by itself.
 func (m *meter) transport(req *http.Request) *http.Transport {
-	if !isGuarded(req) || proxied(m.next, req) {
-		return m.next
+	t := m.next
+	if isGuarded(req) && !proxied(m.next, req) {
+		t = m.outside.of(t)
 	}
-	return m.outside.of(m.next)
+	if req.Context().Value(asideKey{}) != nil {
+		t = m.aside.of(t)
+	}
+	return t
 }
 
 func proxied(t *http.Transport, req *http.Request) bool {
@@ -109,6 +118,34 @@ func proxied(t *http.Transport, req *http.Request) bool {
 func (m *meter) CloseIdleConnections() {
 	m.next.CloseIdleConnections()
 	m.outside.closeIdle()
+	m.aside.closeIdle()
+}
+
+// aside makes connections besides those of other transports, on which HTTP/2
+// would put all requests: where one is late, so would be the next.
+type aside struct {
+	mu   sync.Mutex // guards like
+	like map[*http.Transport]*http.Transport
+}
+
+func (a *aside) of(t *http.Transport) *http.Transport {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.like[t] == nil {
+		if a.like == nil {
+			a.like = map[*http.Transport]*http.Transport{}
+		}
+		a.like[t] = t.Clone()
+	}
+	return a.like[t]
+}
+
+func (a *aside) closeIdle() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, t := range a.like {
+		t.CloseIdleConnections()
+	}
 }
 
 type meteredBody struct {

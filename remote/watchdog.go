@@ -2,8 +2,6 @@ package remote
 
 import (
 	"context"
-	"errors"
-	"io"
 	"time"
 )
 
@@ -37,43 +35,15 @@ func (w *watchdog) armFor(d time.Duration) {
 // are no progress: what dies on the way is sent again from its start.
 func (w *watchdog) rest() { w.timer.Stop() }
 
-// disarm ends a wait that brought n bytes.
-func (w *watchdog) disarm(n int) {
+// disarm ends a wait that brought n bytes, and returns how long it took.
+func (w *watchdog) disarm(n int) time.Duration {
 	w.timer.Stop()
-	w.pace.waited(n, time.Since(w.since))
+	took := time.Since(w.since)
+	w.pace.waited(n, took)
+	return took
 }
 
 func (w *watchdog) stop() {
 	w.timer.Stop()
 	w.cancel(nil)
-}
-
-// body is an answer's body under the watchdog's eye.
-type body struct {
-	ctx     func() error // why the request's context is done, if it is
-	host    string
-	rc      io.ReadCloser
-	dog     *watchdog
-	release func()
-}
-
-// Read returns io.EOF at the end of the body, or a fault.
-func (b *body) Read(p []byte) (int, error) {
-	b.dog.arm()
-	n, err := b.rc.Read(p)
-	b.dog.disarm(n)
-	if err == nil || errors.Is(err, io.EOF) {
-		return n, err
-	}
-	if cause := b.ctx(); cause != nil {
-		err = cause
-	}
-	return n, transportFault(b.host, err)
-}
-
-func (b *body) Close() error {
-	err := b.rc.Close()
-	b.dog.stop()
-	b.release()
-	return err
 }
