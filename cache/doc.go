@@ -39,6 +39,11 @@
 // or overwrites them. Only the digests at the end prove that both were sound.
 // Without notes, or if the disk was full, Close removes stage.
 //
+// Layers give each other what they have in common: a [Lender] reads the data of
+// one without opening its store, and [Store.Adopt] takes bytes that the caller
+// has verified, and shares their blocks where the file system can. data is then
+// locked shared, as during Put. Removing a layer does not wait for that.
+//
 // A span's bit is set after its bytes are written, so a killed process leaves
 // nothing wrong behind. An evictor clears bits, then raises the generation in
 // have, then punches; [Store.Read] looks at the generation before the bits and

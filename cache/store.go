@@ -78,11 +78,19 @@ func (s *Store) fill(p []byte, addr int64) (bool, error) {
 
 // Put stores a whole span of verified bytes, again if it is there already. The
 // error is ErrFull if there is no space for it; the span is then as it was.
-func (s *Store) Put(span int, addr int64, data []byte) (err error) {
+func (s *Store) Put(span int, addr int64, data []byte) error {
+	return s.put(span, addr, len(data), func() error {
+		_, err := s.data.WriteAt(data, addr)
+		return err
+	})
+}
+
+// put stores a span of n bytes that write writes.
+func (s *Store) put(span int, addr int64, n int, write func() error) (err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.outside(span, 1, addr, len(data)) || s.have == nil {
-		return s.misuse(span, 1, addr, len(data))
+	if s.outside(span, 1, addr, n) || s.have == nil {
+		return s.misuse(span, 1, addr, n)
 	}
 	defer func() { err = s.spanError(span, err) }()
 	defer catchFault(debug.SetPanicOnFault(true), &err)
@@ -90,7 +98,7 @@ func (s *Store) Put(span int, addr int64, data []byte) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.puts.unlock(s.data)) }()
-	if _, err := s.data.WriteAt(data, addr); err != nil {
+	if err := write(); err != nil {
 		return fullIfSo(err)
 	}
 	if err := s.set(s.have.present, span); err != nil {
