@@ -143,7 +143,7 @@ func (c *Cache) document(kind string, key digest.Digest) (string, error) {
 // its own or, if name is not "", the file name of a folder.
 func docFolder(kind string) (folder, name string, err error) {
 	switch kind {
-	case "image/manifest", "image/config", "image/sizes", "index", "tree", "claims":
+	case "image/manifest", "image/config", "image/sizes", "index", "tree", "claims", "profile":
 		folder, name, _ = strings.Cut(kind, "/")
 		return folder, name, nil
 	}

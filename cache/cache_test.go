@@ -117,7 +117,7 @@ func TestDocuments(t *testing.T) {
 	t.Parallel()
 	c := openCache(t)
 	key := testKey()
-	for _, kind := range []string{"image/manifest", "image/config", "index", "tree", "claims"} {
+	for _, kind := range []string{"image/manifest", "image/config", "index", "tree", "claims", "profile"} {
 		if _, err := c.Read(kind, key); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("Read(%s) of nothing: %v", kind, err)
 		}
@@ -125,7 +125,7 @@ func TestDocuments(t *testing.T) {
 			t.Errorf("Map(%s) of nothing: %v", kind, err)
 		}
 	}
-	for _, kind := range []string{"image/manifest", "image/config", "index", "tree", "claims"} {
+	for _, kind := range []string{"image/manifest", "image/config", "index", "tree", "claims", "profile"} {
 		if err := c.Write(kind, key, []byte("old "+kind)); err != nil {
 			t.Fatal(err)
 		}

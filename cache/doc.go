@@ -1,5 +1,5 @@
 // Package cache keeps on disk what was fetched or computed: the bytes of
-// layers, documents (manifests, configs, indexes, trees, claims) and what
+// layers, documents (manifests, configs, indexes, trees, claims, profiles) and what
 // references resolved to. Several processes use one folder at the same time,
 // without a daemon.
 //
@@ -12,7 +12,7 @@
 //	blobs/<alg>/<hex>/lock, blobs/<alg>/<hex>/stage.lock
 //	image/<alg>/<hex>/manifest, image/<alg>/<hex>/config
 //	image/<alg>/<hex>/sizes  what a blob measures that no manifest tells
-//	index/<alg>/<hex>, tree/<alg>/<hex>, claims/<alg>/<hex>
+//	index/<alg>/<hex>, tree/<alg>/<hex>, claims/<alg>/<hex>, profile/<alg>/<hex>
 //	refs/<escaped reference> JSON: name, digest, time of resolution; its time of
 //	                         modification is the last use, give or take a minute
 //	locks/<alg>/<hex>        empty; who fetches or makes a document

@@ -70,27 +70,31 @@ func (s *search) needs(d digest.Digest) bool {
 	})
 }
 
+func (s *search) attachments() attachments {
+	return attachmentsOf(s.op.Cache, s.m.Manifest, s.op.Log)
+}
+
 func (s *search) repo() reference.Named { return reference.TrimNamed(s.m.Manifest.Reference.Named()) }
 
 // named reads the index that the reference names.
-func (s *search) named(context.Context) (claims, error) {
+func (s *search) named(ctx context.Context) (claims, error) {
 	n := s.m.Manifest.Named
 	if n == nil {
 		return nil, nil
 	}
-	return s.read(n.Desc, n.Raw)
+	return s.read(ctx, n.Desc, n.Raw)
 }
 
 // read reads an artifact in the image's repository.
-func (s *search) read(d ocispec.Descriptor, raw []byte) (claims, error) {
-	c, err := s.parse(d, raw)
+func (s *search) read(ctx context.Context, d ocispec.Descriptor, raw []byte) (claims, error) {
+	c, err := s.parse(ctx, d, raw)
 	if err != nil {
 		return nil, fmt.Errorf("index %s: %w", d.Digest, err)
 	}
 	return c, nil
 }
 
-func (s *search) parse(d ocispec.Descriptor, raw []byte) (claims, error) {
+func (s *search) parse(ctx context.Context, d ocispec.Descriptor, raw []byte) (claims, error) {
 	if d.ArtifactType == manifest.IndexArtifactType {
 		x, err := manifest.ParseIndexes(raw)
 		if err != nil {
@@ -105,6 +109,7 @@ func (s *search) parse(d ocispec.Descriptor, raw []byte) (claims, error) {
 	if err := s.isSubject(x.Subject); err != nil {
 		return nil, err
 	}
+	s.attachments().notePrefetch(ctx, x)
 	out := claims{}
 	for _, l := range x.Layers {
 		if s.needs(l.Digest) {
@@ -233,7 +238,7 @@ func (s *search) manifest(ctx context.Context, d ocispec.Descriptor) (claims, er
 	if err := manifest.Verify(raw, d); err != nil {
 		return nil, err
 	}
-	return s.read(d, raw)
+	return s.read(ctx, d, raw)
 }
 
 // attached asks what has been attached to the image: indexes of peel first,
@@ -246,6 +251,7 @@ func (s *search) attached(ctx context.Context) (claims, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.attachments().noteReferrers(ctx, list)
 	var errs []error
 	left := maxAttached
 	for _, artifactType := range []string{manifest.IndexArtifactType, manifest.SOCIIndexV1} {

@@ -224,7 +224,7 @@ func (r *removal) documents() error {
 			free("image/manifest", d)
 		}
 	}
-	errs = append(errs, r.claims(blobs, free), r.attached(free))
+	errs = append(errs, r.claims(blobs, free), r.attached(free), r.profiles(free))
 	return errors.Join(errs...)
 }
 
@@ -249,6 +249,31 @@ func (r *removal) attached(free func(string, digest.Digest)) error {
 		}
 		if json.Unmarshal(raw, &doc) == nil && gone[doc.Subject.Digest] {
 			free("image/manifest", key)
+		}
+	}
+	return nil
+}
+
+// profiles removes what is known of how the images that are gone are read.
+func (r *removal) profiles(free func(string, digest.Digest)) error {
+	gone := map[digest.Digest]bool{}
+	for _, k := range r.gone {
+		gone[k.Desc.Digest] = !r.keep[k.Desc.Digest]
+	}
+	keys, err := r.images.c.Keys("profile")
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		raw, err := r.images.c.Read("profile", key)
+		if err != nil {
+			continue
+		}
+		var doc struct {
+			Image digest.Digest `json:"image"`
+		}
+		if json.Unmarshal(raw, &doc) == nil && gone[doc.Image] {
+			free("profile", key)
 		}
 	}
 	return nil

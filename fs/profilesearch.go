@@ -1,0 +1,250 @@
+package fs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"slices"
+	"time"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
+
+	"github.com/peelfs/peel/internal/flat"
+	"github.com/peelfs/peel/layer"
+	"github.com/peelfs/peel/layer/ztoc"
+	"github.com/peelfs/peel/manifest"
+)
+
+const (
+	// attachedFor is how long it is believed what profiles are attached to an
+	// image, or that none is.
+	attachedFor = 24 * time.Hour
+	// maxShared bounds the profiles attached to an image that are looked at.
+	maxShared = 64
+)
+
+// hints are what was found attached to an image, of what is to be fetched
+// before it is read: a document of the cache.
+type hints struct {
+	Image    digest.Digest                `json:"image"`
+	Asked    time.Time                    `json:"asked"` // when profiles were last looked for; zero: never
+	Profiles []sharedHint                 `json:"profiles,omitempty"`
+	Lists    map[digest.Digest]prefetched `json:"lists,omitempty"` // SOCI's, by layer
+}
+
+// sharedHint is a profile; for each entrypoint, the latest.
+type sharedHint struct {
+	Entrypoint string             `json:"entrypoint,omitempty"`
+	Updated    time.Time          `json:"updated"`
+	Blob       ocispec.Descriptor `json:"blob"`
+}
+
+// prefetched is a list of spans of a layer.
+type prefetched struct {
+	List ocispec.Descriptor `json:"list"`
+	TOC  digest.Digest      `json:"toc"` // that numbers the spans
+}
+
+// attachments are the hints on an image in one repository.
+type attachments struct {
+	docs  Docs
+	log   *logrus.Entry
+	repo  reference.Named
+	image digest.Digest
+}
+
+func attachmentsOf(docs Docs, m *manifest.Image, log *logrus.Entry) attachments {
+	return attachments{docs, log, reference.TrimNamed(m.Reference.Named()), m.Desc.Digest}
+}
+
+func (a attachments) key() digest.Digest {
+	return digest.FromString("hints\n" + a.repo.Name() + "\n" + a.image.String())
+}
+
+// read returns what is known; nothing, if that is damaged.
+func (a attachments) read() hints {
+	data, err := a.docs.Read("profile", a.key())
+	h := hints{Image: a.image}
+	if err == nil {
+		if err = json.Unmarshal(data, &h); err == nil && h.Image != a.image {
+			err = fmt.Errorf("%w: of another image", flat.ErrCorrupt)
+		}
+	}
+	if err == nil {
+		return h
+	}
+	if !errors.Is(err, iofs.ErrNotExist) {
+		a.log.WithError(err).WithField("image", a.image).Info("looking for profiles anew")
+	}
+	return hints{Image: a.image}
+}
+
+// change remembers more. That it could not be is only logged: it will be asked
+// for again.
+func (a attachments) change(ctx context.Context, change func(h *hints)) {
+	unlock, err := a.docs.Lock(ctx, a.key())
+	if err == nil {
+		h := a.read()
+		change(&h)
+		var data []byte
+		if data, err = json.Marshal(h); err == nil {
+			err = a.docs.Write("profile", a.key(), data)
+		}
+		err = errors.Join(err, unlock())
+	}
+	if err != nil && ctx.Err() == nil {
+		a.log.WithError(err).WithField("image", a.image).Warn("the next mount looks for profiles again")
+	}
+}
+
+// noteReferrers remembers which profiles are in a list of what is attached to
+// an image.
+func (a attachments) noteReferrers(ctx context.Context, list []ocispec.Descriptor) {
+	found := latestProfiles(list)
+	a.change(ctx, func(h *hints) { h.Asked, h.Profiles = time.Now().UTC(), found })
+}
+
+// latestProfiles are those that a list of referrers tells of.
+func latestProfiles(list []ocispec.Descriptor) []sharedHint {
+	var out []sharedHint
+	for _, d := range list {
+		s, ok := manifest.ProfileOf(d)
+		if !ok {
+			continue
+		}
+		one := sharedHint{s.Entrypoint, s.Updated, s.Blob}
+		i := slices.IndexFunc(out, func(h sharedHint) bool { return h.Entrypoint == s.Entrypoint })
+		switch {
+		case i < 0 && len(out) < maxShared:
+			out = append(out, one)
+		case i >= 0 && one.later(out[i]):
+			out[i] = one
+		}
+	}
+	return out
+}
+
+// later reports whether s is to be preferred to o.
+func (s sharedHint) later(o sharedHint) bool {
+	return s.Updated.After(o.Updated) || s.Updated.Equal(o.Updated) && s.Blob.Digest > o.Blob.Digest
+}
+
+// notePrefetch remembers the lists of a SOCI index.
+func (a attachments) notePrefetch(ctx context.Context, x *ztoc.Index) {
+	lists := map[digest.Digest]prefetched{}
+	for _, p := range x.Prefetch {
+		if l, ok := x.Layer(p.Digest); ok && p.List.Size <= ztoc.MaxPrefetch {
+			lists[p.Digest] = prefetched{p.List, l.TOC.Digest}
+		}
+	}
+	if len(lists) > 0 {
+		a.change(ctx, func(h *hints) { h.Lists = lists })
+	}
+}
+
+// attachedProfile returns the profile that is attached to the image, unless it
+// is what kept has already. A registry is asked once in attachedFor; meanwhile
+// there is no waiting for it if kept has something to go by.
+func (m *Image) attachedProfile(ctx context.Context, o *ProfileOptions, kept *KeptProfile) *manifest.Profile {
+	p, err := SharedProfile(ctx, m.Manifest, o, kept)
+	if err != nil && ctx.Err() == nil {
+		o.Log.WithError(err).WithField("image", m.Manifest.Desc.Digest).Warn("the profile attached to the image is not used")
+	}
+	return p
+}
+
+// SharedProfile fetches the latest profile that is attached to an image, and
+// adopts it; nil if there is none, or if kept began with it.
+func SharedProfile(ctx context.Context, m *manifest.Image, o *ProfileOptions, kept *KeptProfile) (*manifest.Profile, error) {
+	a := attachmentsOf(o.Cache, m, o.Log)
+	h := a.read()
+	if age := time.Since(h.Asked); age > attachedFor || age < 0 {
+		if o.Pull == PullNever {
+			return nil, nil //nolint:nilnil // see above
+		}
+		limited, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		list, err := o.Registry.Referrers(limited, a.repo, a.image)
+		if err != nil {
+			return nil, err
+		}
+		a.noteReferrers(ctx, list)
+		h = a.read()
+	}
+	i := slices.IndexFunc(h.Profiles, func(s sharedHint) bool { return s.Entrypoint == o.Entrypoint })
+	if i < 0 || h.Profiles[i].Blob.Digest == kept.From || o.Pull == PullNever {
+		return nil, nil //nolint:nilnil // see above
+	}
+	return adopt(ctx, m, o, h.Profiles[i].Blob)
+}
+
+// adopt fetches the profile that d describes and keeps it.
+func adopt(ctx context.Context, m *manifest.Image, o *ProfileOptions, d ocispec.Descriptor) (*manifest.Profile, error) {
+	raw, err := readWhole(ctx, o.Registry.Layer(m.Reference.Named(), d), d)
+	if err != nil {
+		return nil, fmt.Errorf("profile %s: %w", d.Digest, err)
+	}
+	p, err := manifest.UnpackProfile(raw)
+	if err == nil {
+		err = profileFits(m, p, o.Entrypoint)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("profile %s: %w", d.Digest, err)
+	}
+	if _, err := AdoptProfile(ctx, o.Cache, p, d.Digest, o.Log); err != nil {
+		o.Log.WithError(err).WithField("image", p.Image).Warn("the profile attached to the image is not kept")
+	}
+	return p, nil
+}
+
+// readWhole returns the bytes of a small blob, which it compares with d.
+func readWhole(ctx context.Context, src layer.Source, d ocispec.Descriptor) ([]byte, error) {
+	r, err := src.ReadRange(ctx, 0, d.Size)
+	if err != nil {
+		return nil, err
+	}
+	raw := make([]byte, d.Size)
+	_, err = io.ReadFull(r, raw)
+	if err := errors.Join(err, r.Close()); err != nil {
+		return nil, err
+	}
+	return raw, manifest.Verify(raw, d)
+}
+
+// listed is what the lists of the image's SOCI index ask for, of layers that
+// are read by the zTOCs of that index.
+func (m *Image) listed(ctx context.Context, o *ProfileOptions) []layer.Wanted {
+	w := wanting{left: profileMost}
+	lists := attachmentsOf(o.Cache, m.Manifest, o.Log).read().Lists
+	for i, l := range m.layers {
+		d := m.Manifest.Layers[i].Digest
+		p, ok := lists[d]
+		if !ok || m.reader(d) != l || l.Index().Claim() != p.TOC {
+			continue
+		}
+		raw, err := readWhole(ctx, o.Registry.Layer(m.Manifest.Reference.Named(), p.List), p.List)
+		var runs []ztoc.SpanRun
+		if err == nil {
+			runs, err = ztoc.ParsePrefetch(raw)
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				o.Log.WithError(err).WithField("layer", d).Warn("its SOCI prefetch list is not used")
+			}
+			continue
+		}
+		n := len(l.Index().Spans)
+		for _, r := range runs {
+			for s := min(r.First, n); s < min(r.First+r.N, n); s++ {
+				w.span(l, s)
+			}
+		}
+	}
+	return w.order
+}
