@@ -19,7 +19,7 @@ type quest struct {
 	chunks  []ChunkDigest
 	files   []uint32 // rows in Files: those with wanted chunks; nil before they are looked for
 	lenders []Lender
-	places  []place
+	places  []loan
 }
 
 func newQuest(x *Index, store Store) *quest {
@@ -124,7 +124,7 @@ func (q *quest) take(a *asked, chunk uint32, addr int64) (bool, error) {
 	if !a.has(a.lender, addr, int64(q.x.Chunks[chunk].Len)) {
 		return false, nil
 	}
-	q.places = append(q.places, place{chunk: chunk, lender: a.row, addr: addr})
+	q.places = append(q.places, loan{chunk: chunk, lender: a.row, addr: addr})
 	q.bits[chunk/64] &^= 1 << (chunk % 64)
 	q.left--
 	return true, nil

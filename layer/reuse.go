@@ -13,11 +13,11 @@ type reuse struct {
 
 	once    sync.Once // guards what follows
 	lenders []Lender
-	places  []place // by chunk
+	places  []loan // by chunk
 }
 
-// place is where a chunk's bytes probably are.
-type place struct {
+// loan is where a chunk's bytes probably are.
+type loan struct {
 	chunk  uint32 // row in Chunks
 	lender uint32 // index in lenders
 	addr   int64  // there
@@ -38,15 +38,15 @@ func (r *reuse) find(l *Layer) {
 				l.log.WithError(err).Debug("looking for bytes in other layers")
 			}
 		}
-		slices.SortFunc(q.places, func(a, b place) int { return cmp.Compare(a.chunk, b.chunk) })
+		slices.SortFunc(q.places, func(a, b loan) int { return cmp.Compare(a.chunk, b.chunk) })
 		r.lenders, r.places = q.lenders, q.places
 		r.donors = nil
 	})
 }
 
 // of returns the places of all of the chunks [first, first+n), or nil.
-func (r *reuse) of(first, n uint32) []place {
-	i, ok := slices.BinarySearchFunc(r.places, first, func(p place, chunk uint32) int { return cmp.Compare(p.chunk, chunk) })
+func (r *reuse) of(first, n uint32) []loan {
+	i, ok := slices.BinarySearchFunc(r.places, first, func(p loan, chunk uint32) int { return cmp.Compare(p.chunk, chunk) })
 	if !ok || i+int(n) > len(r.places) || r.places[i+int(n)-1].chunk != first+n-1 {
 		return nil
 	}
@@ -82,7 +82,7 @@ func (l *Layer) readReused(i int, p []byte) bool {
 }
 
 // borrow takes span i from one place, by sharing it on disk if that can be.
-func (l *Layer) borrow(i int, p []byte, at *place) (bool, error) {
+func (l *Layer) borrow(i int, p []byte, at *loan) (bool, error) {
 	return l.reuse.lenders[at.lender].Lend(p, at.addr, func(file *os.File) error {
 		if err := l.x.verifySpan(i, p); err != nil {
 			return err
@@ -101,7 +101,7 @@ func (l *Layer) borrow(i int, p []byte, at *place) (bool, error) {
 }
 
 // collect takes span i from several places, a chunk from each.
-func (l *Layer) collect(i int, p []byte, places []place) (bool, error) {
+func (l *Layer) collect(i int, p []byte, places []loan) (bool, error) {
 	s := &l.x.Spans[i]
 	for k, c := range l.x.Chunks[s.Chunks.First:][:s.Chunks.Count] {
 		at := &places[k]
