@@ -1,0 +1,218 @@
+package fs
+
+import (
+	"context"
+	"io"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/peelfs/peel/internal/priority"
+	"github.com/peelfs/peel/layer"
+)
+
+// A fill asks for pieces of a blob: short enough that a reader who comes
+// meanwhile waits for few of them, and that a capped fill does not take seconds'
+// worth at once; long enough that a round trip is little beside them.
+const (
+	minPiece = 64 << 10 // bytes
+	maxPiece = 4 << 20  // bytes
+	// pieceShare of what the cap allows in a second is in one piece.
+	pieceShare = 8
+)
+
+// pace holds a fill back.
+type pace struct {
+	limiter *rate.Limiter // of compressed bytes; nil: as fast as it goes
+	piece   int64         // bytes to ask for at once
+	traffic *layer.Traffic
+}
+
+// newPace allows perSecond bytes a second, any number if it is 0.
+func newPace(perSecond int64, t *layer.Traffic) *pace {
+	p := &pace{piece: maxPiece, traffic: t}
+	if perSecond > 0 {
+		p.piece = min(max(perSecond/pieceShare, minPiece), maxPiece)
+		p.limiter = rate.NewLimiter(rate.Limit(perSecond), int(p.piece))
+	}
+	return p
+}
+
+// take returns when n bytes, at most a piece, may be asked for: the cap allows
+// them and nobody waits for something else; or at once when ctx has become more
+// urgent than a fill.
+func (p *pace) take(ctx context.Context, n int64) error {
+	changed := priority.Changed(ctx)
+	if priority.Of(ctx) != priority.Fill {
+		return ctx.Err()
+	}
+	if p.limiter != nil {
+		r := p.limiter.ReserveN(time.Now(), int(n))
+		t := time.NewTimer(r.Delay())
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-changed:
+			return ctx.Err()
+		case <-ctx.Done():
+			r.Cancel()
+			return context.Cause(ctx)
+		}
+	}
+	return p.idle(ctx)
+}
+
+// idle returns when nobody waits for something else than a fill, or at once
+// when ctx becomes more urgent: who waits then may wait for this.
+func (p *pace) idle(ctx context.Context) error {
+	changed := priority.Changed(ctx)
+	if p.traffic == nil || priority.Of(ctx) != priority.Fill {
+		return ctx.Err()
+	}
+	waiting, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { // ends with the wait
+		select {
+		case <-changed:
+			cancel()
+		case <-waiting.Done():
+		}
+	})
+	err := p.traffic.Idle(waiting)
+	cancel()
+	wg.Wait()
+	if err != nil && ctx.Err() == nil {
+		return nil
+	}
+	return err
+}
+
+type paceKey struct{}
+
+// with returns a context that makes paced sources keep the pace.
+func (p *pace) with(ctx context.Context) context.Context {
+	return context.WithValue(ctx, paceKey{}, p)
+}
+
+// paced is a source that keeps the pace of contexts that have one and are of
+// class Fill.
+func paced(src layer.Source) layer.Source { return pacedSource{src} }
+
+type pacedSource struct{ layer.Source }
+
+// ReadRange asks for a range piece by piece; but for the whole blob at once, as
+// its caller has found that there are no ranges.
+func (s pacedSource) ReadRange(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	p, _ := ctx.Value(paceKey{}).(*pace)
+	switch {
+	case p == nil || n == 0 || priority.Of(ctx) != priority.Fill:
+		return s.Source.ReadRange(ctx, off, n)
+	case off == 0 && n == s.Size():
+		return p.whole(ctx, s.Source)
+	}
+	return p.pieces(ctx, s.Source, off, n)
+}
+
+// Link is layer.Gauge's.
+func (s pacedSource) Link() (roundTrip time.Duration, bandwidth int64) {
+	if g, ok := s.Source.(layer.Gauge); ok {
+		return g.Link()
+	}
+	return 0, 0
+}
+
+// pieces reads a range of src, n > 0, by requests of its own for each piece.
+func (p *pace) pieces(ctx context.Context, src layer.Source, off, n int64) (io.ReadCloser, error) {
+	b := &pacedBody{ctx: ctx, src: src, pace: p, at: off, end: off + n}
+	if err := b.next(); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// whole reads all of src by one request.
+func (p *pace) whole(ctx context.Context, src layer.Source) (io.ReadCloser, error) {
+	body, err := src.ReadRange(ctx, 0, src.Size())
+	if err != nil {
+		return nil, err
+	}
+	return reading{pacedReader{ctx, body, p}, body}, nil
+}
+
+// pacedBody reads a range of a blob piece by piece.
+type pacedBody struct {
+	ctx  context.Context //nolint:containedctx // of the one ReadRange that it is the body of
+	src  layer.Source
+	pace *pace
+
+	at, end int64         // of the blob, what has not been asked for
+	body    io.ReadCloser // of the piece that has
+	left    int64         // bytes of it
+}
+
+// next asks for the next piece, or for the rest if somebody turned out to wait.
+func (b *pacedBody) next() (err error) {
+	n := min(b.pace.piece, b.end-b.at)
+	if err := b.pace.take(b.ctx, n); err != nil {
+		return err
+	}
+	if priority.Of(b.ctx) != priority.Fill {
+		n = b.end - b.at
+	}
+	if b.body, err = b.src.ReadRange(b.ctx, b.at, n); err != nil {
+		return err
+	}
+	b.at, b.left = b.at+n, n
+	return nil
+}
+
+func (b *pacedBody) Read(p []byte) (int, error) {
+	for b.left == 0 {
+		if err := b.Close(); err != nil {
+			return 0, err
+		}
+		if b.at == b.end {
+			return 0, io.EOF
+		}
+		if err := b.next(); err != nil {
+			return 0, err
+		}
+	}
+	if err := b.pace.idle(b.ctx); err != nil {
+		return 0, err
+	}
+	n, err := b.body.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	if err == io.EOF && b.left > 0 { //nolint:errorlint // io.Reader's own
+		err = io.ErrUnexpectedEOF
+	}
+	if b.left == 0 {
+		err = nil // the end of a piece is not that of the range
+	}
+	return n, err
+}
+
+func (b *pacedBody) Close() error {
+	if b.body == nil {
+		return nil
+	}
+	body := b.body
+	b.body = nil
+	return body.Close()
+}
+
+// pacedReader reads what was asked for as a whole.
+type pacedReader struct {
+	ctx  context.Context //nolint:containedctx // as pacedBody's
+	body io.Reader
+	pace *pace
+}
+
+func (r pacedReader) Read(p []byte) (int, error) {
+	n, err := r.body.Read(p[:min(len(p), minPiece)])
+	if terr := r.pace.take(r.ctx, int64(n)); terr != nil {
+		return n, terr
+	}
+	return n, err
+}
