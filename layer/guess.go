@@ -32,7 +32,6 @@ type forecast struct {
 	courses courses
 	near    neighbours
 	fresh   []int   // spans touched since the last next
-	ahead   []int   // of next, to be used again
 	state   []state // by span
 }
 
@@ -95,15 +94,33 @@ func (f *forecast) next(r reading) guess {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.ahead = f.courses.advance(f.ahead[:0], f.spans, r.addr, r.size)
-	if len(f.ahead) == 0 && len(f.fresh) == 0 {
+	f.beginLocked()
+	at, n, ahead := f.courses.advance(chart{f.spans, f.near.places}, r.addr, r.size, f.ledger.allow(course))
+	for i := at; i < at+n; i++ {
+		ahead = append(ahead, i)
+	}
+	if len(ahead) == 0 && len(f.fresh) == 0 {
 		return guess{}
 	}
-	f.beginLocked()
-	var g guess
+	g := f.aheadLocked(&r, ahead)
 	first, n := spansOf(f.spans, r.addr, r.size)
-	for _, i := range f.ahead {
-		if i >= first && i < first+n || !f.freeLocked(&r, i) {
+	for _, i := range f.neighboursLocked(&r) {
+		if r.cold && f.alongLocked(&r, first+n-1, i) {
+			g.along = append(g.along, i)
+		} else {
+			g.later = append(g.later, i)
+		}
+	}
+	f.fresh = f.fresh[:0]
+	slices.Sort(g.along)
+	slices.Sort(g.later)
+	return g
+}
+
+// aheadLocked guesses what lies on a reader's course.
+func (f *forecast) aheadLocked(r *reading, ahead []int) (g guess) {
+	for _, i := range ahead {
+		if !f.freeLocked(r, i) {
 			continue
 		}
 		if !f.ledger.spend(course, f.spans[i].CLen) {
@@ -116,16 +133,6 @@ func (f *forecast) next(r reading) guess {
 			g.later = append(g.later, i)
 		}
 	}
-	for _, i := range f.neighboursLocked(&r) {
-		if r.cold && f.alongLocked(&r, first+n-1, i) {
-			g.along = append(g.along, i)
-		} else {
-			g.later = append(g.later, i)
-		}
-	}
-	f.fresh = f.fresh[:0]
-	slices.Sort(g.along)
-	slices.Sort(g.later)
 	return g
 }
 

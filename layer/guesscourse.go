@@ -24,23 +24,33 @@ type track struct {
 	stride int64  // from the run before this one, 0 if there is none
 	steps  int    // runs that began where they were expected
 	length int64  // bytes of the run before this one
+	files  int    // it has come to in sequence
+	span   int    // of its last byte
 	used   uint64 // by the clock; 0 for a free row
 }
 
-// advance takes note of a read of [addr, addr+size) and appends to ahead the spans
-// that should be fetched ahead, usually none.
-func (c *courses) advance(ahead []int, spans []Span, addr, size int64) []int {
+// chart is what courses go through.
+type chart struct {
+	spans  []Span
+	places []place
+}
+
+// advance takes note of a read of [addr, addr+size) and returns the spans ahead
+// that should be fetched, usually none, of at most room bytes in the blob.
+func (c *courses) advance(m chart, addr, size, room int64) (first, n int, steps []int) {
 	c.clock++
 	if row := c.sequential(addr); row != nil {
 		row.read += size
 		row.next, row.used = addr+size, c.clock
-		return row.onwards(ahead, spans)
+		first, n = row.onwards(m, room)
+		return first, n, nil
 	}
 	row := c.begin(addr, size)
+	row.span, _ = spansOf(m.spans, row.next-1, 1)
 	if row.steps < 2 {
-		return ahead
+		return 0, 0, nil
 	}
-	return row.stepwise(ahead, spans)
+	return 0, 0, row.stepwise(m.spans, room)
 }
 
 func (c *courses) sequential(addr int64) *track {
@@ -88,27 +98,55 @@ func distance(a, b int64) int64 { return max(a-b, b-a) }
 
 // onwards: a reader gets ahead as much as twice what it has read in sequence, so
 // that a stray second read costs little, in portions of at least half of that, so
-// that requests stay few. One that goes by strides stops where it did before.
-func (r *track) onwards(ahead []int, spans []Span) []int {
+// that requests stay few. It is expected to go on to as many files as it has come
+// to. One that goes by strides stops where it did before.
+func (r *track) onwards(m chart, room int64) (first, n int) {
+	for ; r.span < len(m.spans)-1 && m.spans[r.span+1].Addr < r.next; r.span++ {
+		if !m.sameFile(r.span, r.span+1) {
+			r.files++
+		}
+	}
 	r.ahead = max(r.ahead, r.next)
 	window := min(2*r.read, maxAhead)
 	if r.ahead-r.next > window/2 {
-		return ahead
+		return 0, 0
 	}
 	to := r.next + window
 	if r.steps > 0 {
 		to = min(to, r.start+max(r.length, r.next-r.start))
 	}
-	first, n := spansWithin(spans, r.ahead, to)
+	first, n = spansWithin(m.spans, r.ahead, to)
+	n = m.within(first, n, r.span, 2*r.files, room)
 	if n > 0 {
-		last := &spans[first+n-1]
+		last := &m.spans[first+n-1]
 		r.ahead = last.Addr + last.Len
 	}
-	return upTo(ahead, first, n)
+	return first, n
+}
+
+func (m chart) sameFile(i, j int) bool {
+	return m.places[i].file != None && m.places[i].file == m.places[j].file
+}
+
+// within returns how many of the spans [first, first+n) are of so many files after
+// that of span at, and of room bytes.
+func (m chart) within(first, n, at, files int, room int64) int {
+	for i := at + 1; i < first+n; i++ {
+		if !m.sameFile(i-1, i) {
+			files--
+		}
+		if i >= first {
+			room -= m.spans[i].CLen
+		}
+		if files < 0 || room < 0 {
+			return max(i-first, 0)
+		}
+	}
+	return n
 }
 
 // stepwise foresees twice as many strides with each that came true.
-func (r *track) stepwise(ahead []int, spans []Span) []int {
+func (r *track) stepwise(spans []Span, room int64) (ahead []int) {
 	end := spans[len(spans)-1].Addr + spans[len(spans)-1].Len
 	length := max(r.length, r.next-r.start)
 	for k := range int64(min(1<<min(r.steps-1, 8), maxForeseen)) {
@@ -117,14 +155,12 @@ func (r *track) stepwise(ahead []int, spans []Span) []int {
 			break
 		}
 		first, n := spansOf(spans, from, min(length, end-from))
-		ahead = upTo(ahead, first, n)
+		for i := first; i < first+n; i++ {
+			if room -= spans[i].CLen; room < 0 {
+				return ahead
+			}
+			ahead = append(ahead, i)
+		}
 	}
 	return ahead
-}
-
-func upTo(list []int, first, n int) []int {
-	for i := first; i < first+n; i++ {
-		list = append(list, i)
-	}
-	return list
 }

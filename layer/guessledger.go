@@ -7,7 +7,7 @@ import "sync"
 // is known.
 const (
 	nearSlack, nearShare     = 384 << 10, 5 // bytes; a fifth
-	courseSlack, courseShare = 1 << 20, 3   // bytes; a third
+	courseSlack, courseShare = 2 << 20, 5   // bytes; a fifth
 )
 
 // ledger bounds what guesses cost all layers of a process: the compressed bytes
