@@ -40,13 +40,19 @@ type Record struct {
 // Status is a Record with what its server says now.
 type Status struct {
 	Record
-	State        string       `json:"state"`         // one of the constants below
-	Requests     int64        `json:"requests"`      // sent to registries by this server
-	BytesFetched int64        `json:"bytes_fetched"` // body bytes that came back
-	BytesPresent int64        `json:"bytes_present"` // uncompressed bytes of the image on disk
-	BytesTotal   int64        `json:"bytes_total"`   // uncompressed bytes of the image's layers
-	LastError    string       `json:"last_error,omitempty"`
-	LastFailure  *ReadFailure `json:"last_failure,omitempty"`
+	State        string `json:"state"`         // one of the constants below
+	Requests     int64  `json:"requests"`      // sent to registries by this server
+	BytesFetched int64  `json:"bytes_fetched"` // body bytes that came back
+	BytesPresent int64  `json:"bytes_present"` // uncompressed bytes of the image on disk
+	BytesTotal   int64  `json:"bytes_total"`   // uncompressed bytes of the image's layers
+	// Compressed bytes of spans that other cached layers had; that were fetched
+	// before anybody asked, by a guess or a profile; and how much of the latter
+	// nobody has read so far.
+	BytesReused     int64        `json:"bytes_reused"`
+	BytesPrefetched int64        `json:"bytes_prefetched"`
+	BytesUnused     int64        `json:"bytes_unused"`
+	LastError       string       `json:"last_error,omitempty"`
+	LastFailure     *ReadFailure `json:"last_failure,omitempty"`
 }
 
 // What State says.

@@ -20,8 +20,16 @@ func (a *app) psCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ps [flags]",
 		Short: "Show the mounts of a cache folder",
-		Args:  takes(cobra.NoArgs),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+		Long: `Show the mounts of a cache folder.
+
+FETCHED is what came back from registries; beside it, compressed, what other
+layers in the cache had instead (reused), and what was fetched ahead of reads and
+nobody has read so far (unused). PRESENT is uncompressed. peel explain DIR tells
+more of one mount.`,
+		Example: `  peel ps
+  peel ps --json | jq '.[].bytes_fetched'`,
+		Args: takes(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
 	cmd.Flags().BoolVar(&o.json, "json", false, "an array of objects for programs")
 	return cmd
@@ -55,7 +63,7 @@ func (o *psOptions) print(mounts []fs.Status) error {
 			server += " (" + m.State + ")"
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s ago\t%d\t%s\t%s of %s\n", shown(m.Mountpoint, terminal), m.Reference,
-			shortDigest(m.Digest), server, ago(m.Since), m.Requests, humanSize(m.BytesFetched),
+			shortDigest(m.Digest), server, ago(m.Since), m.Requests, fetched(m),
 			humanSize(m.BytesPresent), humanSize(m.BytesTotal))
 	}
 	if err := t.Flush(); err != nil {
@@ -70,4 +78,16 @@ func (o *psOptions) print(mounts []fs.Status) error {
 		}
 	}
 	return nil
+}
+
+// fetched is what came from registries, and what is to be told beside it.
+func fetched(m fs.Status) string {
+	text := humanSize(m.BytesFetched)
+	if m.BytesReused > 0 {
+		text += ", " + humanSize(m.BytesReused) + " reused"
+	}
+	if m.BytesUnused > 0 {
+		text += ", " + humanSize(m.BytesUnused) + " unused"
+	}
+	return text
 }

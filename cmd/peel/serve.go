@@ -61,7 +61,8 @@ func (o *mountOptions) serve(ctx context.Context, j job, who audience) (err erro
 	}
 	record := j.describe(s, who.logFile())
 	record.Device = srv.Device()
-	pub, err := fs.Publish(filepath.Join(j.cacheDir, "mounts"), record, func() fs.Status { return s.status(srv) })
+	pub, err := fs.Publish(filepath.Join(j.cacheDir, "mounts"), record,
+		func() fs.Status { return s.status(srv) }, s.explainRoute(srv))
 	if err != nil {
 		err = withRemedy(fmt.Errorf("mount record: %w", err),
 			"free some space where the cache folder %s is, or choose another with --cache", j.cacheDir)
@@ -101,6 +102,10 @@ func (s *session) status(srv *fs.Server) fs.Status {
 	for _, l := range s.layers() {
 		st.BytesTotal += l.Index().Info.AddrSize
 		st.BytesPresent += l.Present()
+		did := l.Stats()
+		st.BytesReused += did.Reused
+		st.BytesPrefetched += did.Guessed + did.Fetched
+		st.BytesUnused += did.Unused
 	}
 	st.LastError = lastError(wire, st.LastFailure)
 	return st
