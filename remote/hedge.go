@@ -49,7 +49,6 @@ type asideKey struct{}
 // first byte of the answer is late. Who sends the first begins and ends it; the
 // second has a goroutine of its own, which lost waits for.
 type race struct {
-	base  func() context.Context // of the reader
 	again func(context.Context) (*part, error)
 
 	timer *time.Timer // of the first request's goroutine
@@ -62,26 +61,27 @@ type race struct {
 }
 
 // begin is called when the first request is sent, for each of its hops; dog
-// watches it.
-func (r *race) begin(l *link, dog *watchdog) {
+// watches it. The second lasts no longer than ctx.
+func (r *race) begin(ctx context.Context, l *link, dog *watchdog) {
 	if r == nil || l.trips.count.Load() < minTrips || !l.allowed.enough() {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.over {
-		r.timer = time.AfterFunc(max(lateLeast, lateTimes*l.trips.median()), func() { r.run(l, dog) })
+		r.timer = time.AfterFunc(max(lateLeast, lateTimes*l.trips.median()), func() { r.run(ctx, l, dog) })
 	}
 }
 
 // run sends the second request.
-func (r *race) run(l *link, dog *watchdog) {
+func (r *race) run(ctx context.Context, l *link, dog *watchdog) {
 	r.mu.Lock()
 	if r.over {
 		r.mu.Unlock()
 		return
 	}
-	ctx, stop := context.WithCancel(context.WithValue(r.base(), payerKey{}, l))
+	ctx = context.WithValue(ctx, raceKey{}, (*race)(nil)) // there is no third
+	ctx, stop := context.WithCancel(context.WithValue(ctx, payerKey{}, l))
 	r.stop, r.ended = stop, make(chan struct{})
 	r.mu.Unlock()
 	defer close(r.ended)
@@ -147,7 +147,6 @@ func (b *Blob) openRacing(ctx context.Context, e *endpoint, w window, p *pace, h
 		return b.openAt(ctx, e, w, p)
 	}
 	r := &race{
-		base: func() context.Context { return ctx },
 		again: func(ctx context.Context) (*part, error) {
 			return b.openAt(ctx, w.second(e, hosts), w, newRangePace(b.client.o.Retry))
 		},

@@ -58,13 +58,14 @@ func (c *Client) likely(domain string) *link {
 	if r == nil {
 		return nil
 	}
-	for _, e := range r.candidates(pull) {
-		if l := e.serving.Load(); l != nil {
-			return l
-		}
-		return c.limiter.links.known(e.base)
+	hosts := r.candidates(pull)
+	if len(hosts) == 0 {
+		return nil
 	}
-	return nil
+	if l := hosts[0].serving.Load(); l != nil {
+		return l
+	}
+	return c.limiter.links.known(hosts[0].base)
 }
 
 // links are those to the hosts asked lately.

@@ -17,20 +17,20 @@ func (c *Client) send(ctx context.Context, h hop, p *pace) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, dog := watch(ctx, p)
+	watched, dog := watch(ctx, p)
 	if h.guarded {
-		ctx = guarded(ctx, h.endpoint)
+		watched = guarded(watched, h.endpoint)
 	}
 	if payer(ctx) != nil && slot.link.shared.Load() {
-		ctx = context.WithValue(ctx, asideKey{}, true)
+		watched = context.WithValue(watched, asideKey{}, true)
 	}
 	a := &answer{url: h.url, link: slot.link, dog: dog}
 	var proxied bool
 	var t timing
-	trace := httptrace.WithClientTrace(context.WithValue(ctx, routeKey{}, &proxied), t.trace(func(i httptrace.GotConnInfo) { a.peer = peer(i) }))
+	trace := httptrace.WithClientTrace(context.WithValue(watched, routeKey{}, &proxied), t.trace(func(i httptrace.GotConnInfo) { a.peer = peer(i) }))
 	race := raceOf(ctx)
-	race.begin(slot.link, dog)
-	resp, err := c.exchange(trace, h, dog) //nolint:bodyclose // the answer is the caller's to close
+	race.begin(ctx, slot.link, dog)
+	resp, err := c.exchange(trace, h, dog)
 	if race.lost() {
 		err = errOvertaken
 		if resp != nil {
@@ -51,8 +51,8 @@ func (c *Client) send(ctx context.Context, h hop, p *pace) (*answer, error) {
 		a.peer = netip.Addr{} // where a proxy stands says nothing of the host
 	}
 	resp.Body = &body{
-		ctx:  func() error { return context.Cause(ctx) },
-		done: ctx.Done(),
+		ctx:  func() error { return context.Cause(watched) },
+		done: watched.Done(),
 		host: h.url.Host, rc: resp.Body, dog: dog, slot: slot,
 		stream: stream{flow: &slot.link.flow, after: t.sent()},
 	}

@@ -59,10 +59,16 @@ func wireClient(t *testing.T, h http.Handler) (c *Client, stop func()) {
 // one, as far as can be seen.
 func plainWire(t *testing.T, h http.Handler) (c *Client, stop func()) {
 	t.Helper()
+	return optionWire(t, &http.Server{Handler: h}, Options{}) //nolint:gosec // of a test
+}
+
+// optionWire is plainWire with options of the client and of the server.
+func optionWire(t *testing.T, s *http.Server, o Options) (c *Client, stop func()) {
+	t.Helper()
 	w := &wire{make(chan net.Conn), make(chan struct{})}
-	s := &http.Server{Handler: h}
 	go s.Serve(w) //nolint:errcheck // ends with stop
-	c, err := New(Options{PlainHTTP: true, Keychain: keys{}, HostsDir: t.TempDir()})
+	o.PlainHTTP, o.Keychain, o.HostsDir = true, keys{}, t.TempDir()
+	c, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
