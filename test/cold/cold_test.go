@@ -3,10 +3,23 @@
 package cold
 
 import (
+	"errors"
+	"flag"
+	"fmt"
 	"os"
+	"runtime"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/peelfs/peel/internal/testkit"
+)
+
+var (
+	table = flag.String("table", "", "file whose generated part is replaced by the tables")
+	svg   = flag.String("svg", "", "file for the chart")
+	raw   = flag.String("json", "", "file for the figures")
 )
 
 // BenchmarkCold is everything that COLD selects; b.N is of no meaning to it.
@@ -24,6 +37,43 @@ func BenchmarkCold(b *testing.B) {
 			part(b, w.name, func(t testing.TB) { newBench(t, w, sel, out).all(t) })
 		}
 	}
+	b.Log("\n" + out.document())
+	if len(sel.words) > 0 {
+		b.Log("COLD is set: no file is written")
+		return
+	}
+	if err := out.write(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// write writes the files that were asked for.
+func (r *results) write() error {
+	var errs []error
+	if *table != "" {
+		errs = append(errs, replacePart(*table, machine()+r.document()))
+	}
+	if *svg != "" {
+		errs = append(errs, os.WriteFile(*svg, []byte(r.chart()), 0o644))
+	}
+	if *raw != "" {
+		data, err := r.raw()
+		if err == nil {
+			err = os.WriteFile(*raw, data, 0o644)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// machine says in one line where the figures come from.
+func machine() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return err.Error() + "\n\n"
+	}
+	return fmt.Sprintf("%d processors, Linux %s, %s; one run of each, in this order.\n\n",
+		runtime.NumCPU(), unix.ByteSliceToString(u.Release[:]), time.Now().UTC().Format("2006-01-02"))
 }
 
 // BenchmarkImages only builds the images, and says where they are.

@@ -49,10 +49,11 @@ func (b *bench) lazy(t testing.TB, l line, f form, profile bool) *testkit.Peel {
 	p := testkit.NewPeel(t)
 	r := result{Workload: b.name, Line: l.name, Way: f.name, Profile: profile}
 	dir := p.Dir()
-	cold(t, p.Bin)
+	b.cold(t, p.Bin)
 	before := b.count(l.name)
 	begin := time.Now()
 	p.Must("mount", b.ref(l, f), dir)
+	_, r.Tables = b.since(l.name, before)
 	b.run(t, &r, begin, dir)
 	b.served(t, p, &r, dir, before)
 	p.Umount(dir)
@@ -66,7 +67,7 @@ func (b *bench) whole(t testing.TB, l line, f form) {
 	p := testkit.NewPeel(t)
 	r := result{Workload: b.name, Line: l.name, Way: whole}
 	dir := p.Dir()
-	cold(t, p.Bin)
+	b.cold(t, p.Bin)
 	before := b.count(l.name)
 	begin := time.Now()
 	p.Must("mount", b.ref(l, f), dir)
@@ -103,28 +104,23 @@ func (b *bench) served(t testing.TB, p *testkit.Peel, r *result, dir string, bef
 		t.Fatal(err)
 	}
 	r.Memory = memory
-	r.Touched = touched(t, p, dir)
+	explain(t, p, dir, r)
 }
 
-// touched asks the server for the compressed size of the spans that were read.
-func touched(t testing.TB, p *testkit.Peel, dir string) int64 {
+// explain asks the server what has become of the reads.
+func explain(t testing.TB, p *testkit.Peel, dir string, r *result) {
 	t.Helper()
+	var explained struct {
+		Touched int64 `json:"touched_compressed"`
+		Unused  int64 `json:"unused_compressed"`
+	}
 	said := p.Run("explain", "--json", dir)
 	if said.Code != testkit.OK {
 		t.Logf("peel explain %s: %s", dir, said.Stderr)
-		return 0
-	}
-	var explained struct {
-		Layers []struct {
-			Touched int64 `json:"touched_compressed"`
-		} `json:"layers"`
+		return
 	}
 	if err := json.Unmarshal([]byte(said.Stdout), &explained); err != nil {
 		t.Fatalf("peel explain --json: %v\n%s", err, said.Stdout)
 	}
-	var n int64
-	for _, l := range explained.Layers {
-		n += l.Touched
-	}
-	return n
+	r.Touched, r.Unused = explained.Touched, explained.Unused
 }

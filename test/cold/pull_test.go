@@ -31,7 +31,7 @@ func (b *bench) peers(t testing.TB, l line) {
 // stays there, as it would.
 func (b *bench) pull(t testing.TB, r result, p testkit.Puller, ref string) {
 	t.Helper()
-	cold(t, "containerd", "ctr", "podman", "tar")
+	b.cold(t, "containerd", "ctr", "podman", "tar")
 	before := b.count(r.Line)
 	begin := time.Now()
 	p.Pull(ref)

@@ -2,10 +2,7 @@
 
 package cold
 
-import (
-	"cmp"
-	"slices"
-)
+import "slices"
 
 // A result is one run of a workload.
 type result struct {
@@ -18,10 +15,12 @@ type result struct {
 	First   float64 `json:"first_output_s,omitempty"`
 	Total   float64 `json:"total_s"`
 
-	Bytes    int64 `json:"bytes"` // of answers' bodies
+	Bytes    int64 `json:"bytes"`            // of answers' bodies
+	Tables   int64 `json:"tables,omitempty"` // of them, those that the mount took
 	Requests int64 `json:"requests"`
 	Memory   int64 `json:"memory,omitempty"`  // the largest resident set of the server, bytes
-	Touched  int64 `json:"touched,omitempty"` // compressed bytes of the spans that were touched
+	Touched  int64 `json:"touched,omitempty"` // compressed bytes of the spans that were read from
+	Unused   int64 `json:"unused,omitempty"`  // likewise, of those fetched on a guess or by a profile and not read from
 }
 
 // results are all of a run.
@@ -78,12 +77,8 @@ func (r *results) pulled(workload, line string) float64 {
 			all = append(all, p.Total)
 		}
 	}
-	return slices.MinFunc(append(all, ifNone(all)...), cmp.Compare[float64])
-}
-
-func ifNone(all []float64) []float64 {
 	if len(all) == 0 {
-		return []float64{0}
+		return 0
 	}
-	return nil
+	return slices.Min(all)
 }

@@ -23,12 +23,16 @@ type bench struct {
 	reg    *testkit.Registry
 	lines  map[string]*testkit.Line
 	layout string
+	forget func(t testing.TB) // what the kernel has in memory
 	out    *results
 }
 
 func newBench(t testing.TB, w workload, sel selection, out *results) *bench {
 	t.Helper()
-	b := &bench{workload: w, sel: sel, out: out, layout: w.layout(t), reg: testkit.NewRegistry(t), lines: map[string]*testkit.Line{}}
+	b := &bench{
+		workload: w, sel: sel, out: out, forget: testkit.DropCaches,
+		layout: w.layout(t), reg: testkit.NewRegistry(t), lines: map[string]*testkit.Line{},
+	}
 	for _, l := range b.selectedLines() {
 		b.lines[l.name] = b.reg.Behind(t, l.Link)
 	}
@@ -63,15 +67,17 @@ func (b *bench) all(t testing.TB) {
 		}
 	}
 	for _, l := range b.selectedLines() {
-		part(t, l.name, func(t testing.TB) { b.peers(t, l) })
+		if b.sel.has(ctr, ways()) || b.sel.has(podman, ways()) {
+			part(t, l.name, func(t testing.TB) { b.peers(t, l) })
+		}
 	}
 }
 
 // cold makes the kernel forget everything but the programs that are about to
 // run: they are this machine's own, not the image's.
-func cold(t testing.TB, programs ...string) {
+func (b *bench) cold(t testing.TB, programs ...string) {
 	t.Helper()
-	testkit.DropCaches(t)
+	b.forget(t)
 	testkit.Warm(t, slices.Concat([]string{"runc", "fusermount3"}, programs)...)
 }
 
@@ -103,7 +109,7 @@ func (b *bench) local(t testing.TB) {
 		lower = append([]string{at}, lower...)
 	}
 	r := result{Workload: b.name, Way: local}
-	cold(t)
+	b.cold(t)
 	b.run(t, &r, time.Now(), lower...)
 	b.done(t, r)
 }
@@ -115,6 +121,6 @@ func (b *bench) done(t testing.TB, r result) {
 	if r.Profile {
 		with = " with a profile"
 	}
-	t.Logf("%s %s %s%s: mounted %.2f s, first output %.2f s, total %.2f s, %.1f MB, %d requests, memory %.0f MB, touched %.1f MB",
-		r.Workload, r.Line, r.Way, with, r.Mounted, r.First, r.Total, float64(r.Bytes)/1e6, r.Requests, float64(r.Memory)/1e6, float64(r.Touched)/1e6)
+	t.Logf("%s %s %s%s: mounted %.2f s, first output %.2f s, total %.2f s, %.1f MB, %d requests, memory %.0f MB, touched %.1f MB, unused %.1f MB",
+		r.Workload, r.Line, r.Way, with, r.Mounted, r.First, r.Total, float64(r.Bytes)/1e6, r.Requests, float64(r.Memory)/1e6, float64(r.Touched)/1e6, float64(r.Unused)/1e6)
 }
