@@ -7,6 +7,7 @@ import (
 	"fmt"
 	iofs "io/fs"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -233,4 +234,38 @@ func AdoptProfile(ctx context.Context, c Docs, p *manifest.Profile, from digest.
 		}
 	})
 	return adopted && err == nil, err
+}
+
+// ProfileNames are the workloads of an image that the cache has profiles of, by
+// entrypoint.
+func ProfileNames(c Shelf, image digest.Digest) ([]ProfileName, error) {
+	keys, err := c.Keys("profile")
+	if err != nil {
+		return nil, err
+	}
+	var out []ProfileName
+	for _, key := range keys {
+		data, err := c.Read("profile", key)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		d, err := decodeProfileDoc(data)
+		n := ProfileName{d.Image, d.Entrypoint}
+		if err == nil && d.Image == image && n.key() == key && (d.Profile != nil || len(d.Open) > 0) {
+			out = append(out, n)
+		}
+	}
+	slices.SortFunc(out, func(a, b ProfileName) int { return strings.Compare(a.Entrypoint, b.Entrypoint) })
+	return out, nil
+}
+
+// RemoveProfile forgets a profile. A run under way begins a new one.
+func RemoveProfile(ctx context.Context, c Shelf, n ProfileName) (err error) {
+	unlock, err := c.Lock(ctx, n.key())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	_, err = c.Free("profile", n.key())
+	return err
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -164,43 +165,74 @@ func (m *Image) attachedProfile(ctx context.Context, o *ProfileOptions, kept *Ke
 func SharedProfile(ctx context.Context, m *manifest.Image, o *ProfileOptions, kept *KeptProfile) (*manifest.Profile, error) {
 	a := attachmentsOf(o.Cache, m, o.Log)
 	h := a.read()
+	if o.Pull == PullNever {
+		return nil, nil //nolint:nilnil // nobody may be asked
+	}
 	if age := time.Since(h.Asked); age > attachedFor || age < 0 {
-		if o.Pull == PullNever {
-			return nil, nil //nolint:nilnil // see above
-		}
-		limited, cancel := context.WithTimeout(ctx, patience)
-		defer cancel()
-		list, err := o.Registry.Referrers(limited, a.repo, a.image)
-		if err != nil {
+		if err := a.ask(ctx, o.Registry); err != nil {
 			return nil, err
 		}
-		a.noteReferrers(ctx, list)
 		h = a.read()
 	}
-	i := slices.IndexFunc(h.Profiles, func(s sharedHint) bool { return s.Entrypoint == o.Entrypoint })
-	if i < 0 || h.Profiles[i].Blob.Digest == kept.From || o.Pull == PullNever {
+	blob, ok := h.profile(o.Entrypoint)
+	if !ok || blob.Digest == kept.From {
 		return nil, nil //nolint:nilnil // see above
 	}
-	return adopt(ctx, m, o, h.Profiles[i].Blob)
+	p, _, err := adopt(ctx, m, o, blob)
+	return p, err
+}
+
+// PullProfile asks for the latest profile that is attached to an image, and
+// adopts it; adopted is as AdoptProfile has it. The error is of class
+// errdefs.ErrNotFound if there is none.
+func PullProfile(ctx context.Context, m *manifest.Image, o *ProfileOptions) (p *manifest.Profile, adopted bool, err error) {
+	a := attachmentsOf(o.Cache, m, o.Log)
+	if err := a.ask(ctx, o.Registry); err != nil {
+		return nil, false, err
+	}
+	blob, ok := a.read().profile(o.Entrypoint)
+	if !ok {
+		return nil, false, fmt.Errorf("image %s: no profile is attached to it: %w", a.image, errdefs.ErrNotFound)
+	}
+	return adopt(ctx, m, o, blob)
+}
+
+// ask looks at what is attached to the image.
+func (a attachments) ask(ctx context.Context, r Registry) error {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	list, err := r.Referrers(limited, a.repo, a.image)
+	if err == nil {
+		a.noteReferrers(ctx, list)
+	}
+	return err
+}
+
+func (h hints) profile(entrypoint string) (ocispec.Descriptor, bool) {
+	for _, s := range h.Profiles {
+		if s.Entrypoint == entrypoint {
+			return s.Blob, true
+		}
+	}
+	return ocispec.Descriptor{}, false
 }
 
 // adopt fetches the profile that d describes and keeps it.
-func adopt(ctx context.Context, m *manifest.Image, o *ProfileOptions, d ocispec.Descriptor) (*manifest.Profile, error) {
+func adopt(ctx context.Context, m *manifest.Image, o *ProfileOptions, d ocispec.Descriptor) (p *manifest.Profile, adopted bool, err error) {
 	raw, err := readWhole(ctx, o.Registry.Layer(m.Reference.Named(), d), d)
-	if err != nil {
-		return nil, fmt.Errorf("profile %s: %w", d.Digest, err)
+	if err == nil {
+		p, err = manifest.UnpackProfile(raw)
 	}
-	p, err := manifest.UnpackProfile(raw)
 	if err == nil {
 		err = profileFits(m, p, o.Entrypoint)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("profile %s: %w", d.Digest, err)
+		return nil, false, fmt.Errorf("profile %s: %w", d.Digest, err)
 	}
-	if _, err := AdoptProfile(ctx, o.Cache, p, d.Digest, o.Log); err != nil {
+	if adopted, err = AdoptProfile(ctx, o.Cache, p, d.Digest, o.Log); err != nil {
 		o.Log.WithError(err).WithField("image", p.Image).Warn("the profile attached to the image is not kept")
 	}
-	return p, nil
+	return p, adopted, nil
 }
 
 // readWhole returns the bytes of a small blob, which it compares with d.
