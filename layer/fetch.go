@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,41 +9,44 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/peelfs/peel/internal/flight"
 )
 
 const (
-	maxMemory = 64 << 20  // bytes of a layer's spans on their way, a single longer one apart
-	maxCLen   = 128 << 20 // bytes of a span in the blob
-	spanCost  = 4 << 10   // bytes that a span on its way takes beside its data
+	maxCLen  = 128 << 20 // bytes of a span in the blob
+	spanCost = 4 << 10   // bytes that a span on its way takes beside its data
 )
 
 // deliver hands a span's verified bytes, or why there are none, to those who
 // wait for it. It is called once per span.
-type deliver func(span int, data []byte, err error)
+type deliver func(span int, a arrival, err error)
 
-// fetch is the flight.Work of readers: it delivers the claimed spans from the
-// store or else from the blob, and stores what it has fetched.
-func (l *Layer) fetch(ctx context.Context, claimed []int, done func(int, []byte, error)) {
-	l.fetchBy(ctx, claimed, readLimits(), done)
-}
-
-func (l *Layer) fetchBy(ctx context.Context, claimed []int, lim planLimits, done deliver) {
-	slices.Sort(claimed)
-	done = l.noticing(done)
-	l.share(ctx, l.deliverKept(claimed, l.readKept, done), done, func(missing []int, done deliver) {
-		l.fetchRanges(ctx, missing, lim, done)
-	})
+// fetching is the work of an errand by requests for ranges: it delivers the
+// claimed spans from the store, from other layers, or else from the blob, and
+// stores what it has fetched.
+func (l *Layer) fetching(e *errand) flight.Work[int, arrival] {
+	return func(ctx context.Context, claimed []int, done func(int, arrival, error)) {
+		defer l.settle(e)
+		slices.Sort(claimed)
+		count := l.noticing(l.counting(e, done))
+		l.share(ctx, l.deliverKept(claimed, l.readKept, FromStore, count), count, func(missing []int, done deliver) {
+			l.fetchRanges(ctx, l.deliverReused(missing, done), e, done)
+		})
+	}
 }
 
 // fetchRanges fetches and delivers spans by requests for their own bytes.
-func (l *Layer) fetchRanges(ctx context.Context, missing []int, lim planLimits, done deliver) {
-	linked := l.x.Info.Digests == OfBlob
+func (l *Layer) fetchRanges(ctx context.Context, missing []int, e *errand, done deliver) {
+	linked, lim := l.x.Info.Digests == OfBlob, e.lim
 	if linked {
 		missing, lim = l.deliverLies(missing, done), linkedLimits(lim)
 	}
+	runs := plan(l.x.Spans, missing, lim)
+	slices.SortStableFunc(runs, func(a, b run) int { return cmp.Compare(e.urgency(a.spans), e.urgency(b.spans)) })
 	var g errgroup.Group
 	g.SetLimit(lim.requests)
-	for _, r := range plan(l.x.Spans, missing, lim) {
+	for _, r := range runs {
 		g.Go(func() error {
 			body := &spanReader{src: l.src, end: r.end()}
 			var rest []int
@@ -50,10 +54,11 @@ func (l *Layer) fetchRanges(ctx context.Context, missing []int, lim planLimits, 
 			if linked {
 				rest, err = l.readLinked(ctx, body, r.spans, l.again, done)
 			} else {
+				l.counters.between.Add(r.skipped(l.x.Spans))
 				rest, err = l.readRun(ctx, body, r.spans, func(i int, blob []byte) { l.land(ctx, i, blob, done) })
 			}
 			for _, i := range rest {
-				done(i, nil, spanError(i, err))
+				done(i, arrival{}, spanError(i, err))
 			}
 			return body.close()
 		})
@@ -61,11 +66,38 @@ func (l *Layer) fetchRanges(ctx context.Context, missing []int, lim planLimits, 
 	_ = g.Wait() // each span has its own outcome
 }
 
+// skipped returns how many bytes of a run are of none of its spans.
+func (r *run) skipped(spans []Span) int64 {
+	n := r.n
+	for _, i := range r.spans {
+		n -= spans[i].CLen
+	}
+	return max(n, 0) // gzip spans may share a byte
+}
+
+// between returns those missing spans that a plan for others would read for
+// nothing.
+func (l *Layer) between(others []int, lim planLimits) (spans []int) {
+	if l.x.Info.Digests == OfBlob {
+		return nil // each has to be proved
+	}
+	for _, r := range plan(l.x.Spans, others, lim) {
+		for k := 1; k < len(r.spans); k++ {
+			for i := r.spans[k-1] + 1; i < r.spans[k]; i++ {
+				if l.absent(i) {
+					spans = append(spans, i)
+				}
+			}
+		}
+	}
+	return spans
+}
+
 func spanError(span int, err error) error { return fmt.Errorf("span %d: %w", span, err) }
 
 // deliverKept delivers the spans that read finds, be it that another flight
 // ended just now, and returns the others.
-func (l *Layer) deliverKept(claimed []int, read func(int, []byte) bool, done deliver) []int {
+func (l *Layer) deliverKept(claimed []int, read func(int, []byte) bool, from Origin, done deliver) []int {
 	var missing []int
 	var p []byte
 	for _, i := range claimed {
@@ -78,10 +110,18 @@ func (l *Layer) deliverKept(claimed []int, read func(int, []byte) bool, done del
 			missing = append(missing, i)
 			continue
 		}
-		done(i, p, nil)
+		done(i, arrival{p, from}, nil)
 		p = nil
 	}
 	return missing
+}
+
+// deliverReused is deliverKept of what other layers have.
+func (l *Layer) deliverReused(missing []int, done deliver) []int {
+	if l.reuse.donors == nil {
+		return missing
+	}
+	return l.deliverKept(missing, l.readReused, FromReuse, done)
 }
 
 // readWhole fills p with span i if the store has it.
@@ -117,31 +157,30 @@ func (l *Layer) readRun(ctx context.Context, body *spanReader, spans []int, land
 	var decoding sync.WaitGroup
 	defer decoding.Wait()
 	for k, i := range spans {
-		weight, err := l.reserve(ctx, i)
+		room, err := l.reserve(ctx, i)
 		if err != nil {
 			return spans[k:], err
 		}
 		blob, err := body.next(ctx, &l.x.Spans[i])
 		if err != nil {
-			l.memory.Release(weight)
+			room.release()
 			return spans[k:], err
 		}
 		decoding.Go(func() {
-			defer l.memory.Release(weight)
+			defer room.release()
 			land(i, blob)
 		})
 	}
 	return nil, nil
 }
 
-// reserve waits for room for span i and returns how much to release later.
-func (l *Layer) reserve(ctx context.Context, i int) (int64, error) {
+// reserve waits for room for span i.
+func (l *Layer) reserve(ctx context.Context, i int) (grant, error) {
 	sp := &l.x.Spans[i]
 	if sp.CLen > maxCLen {
-		return 0, fmt.Errorf("%w: %d compressed bytes, the limit is %d", ErrMalformed, sp.CLen, maxCLen)
+		return grant{}, fmt.Errorf("%w: %d compressed bytes, the limit is %d", ErrMalformed, sp.CLen, maxCLen)
 	}
-	weight := min(sp.Len+sp.CLen+spanCost, maxMemory)
-	return weight, l.memory.Acquire(ctx, weight)
+	return l.traffic.memory.acquire(ctx, sp.Len+sp.CLen+spanCost)
 }
 
 // land delivers and stores span i, whose bytes of the blob are given.
@@ -151,11 +190,11 @@ func (l *Layer) land(ctx context.Context, i int, blob []byte, done deliver) {
 		data, err = l.again(ctx, i, err)
 	}
 	if err != nil {
-		done(i, nil, err)
+		done(i, arrival{}, err)
 		return
 	}
 	l.keep(i, data)
-	done(i, data, nil)
+	done(i, arrival{data, FromNetwork}, nil)
 }
 
 // again fetches span i anew, whose bytes proved wrong as cause tells: a proxy or
@@ -168,6 +207,7 @@ func (l *Layer) again(ctx context.Context, i int, cause error) ([]byte, error) {
 		if err := pause(ctx, try); err != nil {
 			return nil, err
 		}
+		l.counters.again.Add(1)
 		sp := &l.x.Spans[i]
 		body := &spanReader{src: l.src, end: sp.Off + sp.CLen}
 		blob, err := body.next(ctx, sp)
@@ -185,10 +225,11 @@ func (l *Layer) again(ctx context.Context, i int, cause error) ([]byte, error) {
 
 // decode returns the verified bytes of span i.
 func (l *Layer) decode(ctx context.Context, i int, blob []byte) ([]byte, error) {
-	if err := l.decoders.Acquire(ctx, 1); err != nil {
+	turn, err := l.traffic.decoders.acquire(ctx, 1)
+	if err != nil {
 		return nil, err
 	}
-	defer l.decoders.Release(1)
+	defer turn.release()
 	data := make([]byte, l.x.Spans[i].Len)
 	if err := l.x.decodeSpan(i, blob, data); err != nil {
 		return nil, err

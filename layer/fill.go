@@ -2,6 +2,7 @@ package layer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -9,7 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/peelfs/peel/internal/flight"
+	"github.com/peelfs/peel/internal/priority"
 )
 
 const (
@@ -58,8 +59,9 @@ func (f *filling) run(ctx context.Context) error {
 		}
 		missing = l.missing(0, len(l.x.Spans))
 	}
-	missing = l.deliverKept(missing, l.readKept, func(i int, _ []byte, _ error) { f.count(i) })
-	return f.wait(ctx, l.passes, missing, l.fetchPass)
+	count := func(i int, _ arrival, _ error) { f.count(i) }
+	missing = l.deliverReused(l.deliverKept(missing, l.readKept, FromStore, count), count)
+	return f.wait(ctx, &errand{why: filled, pass: true}, missing)
 }
 
 // part returns how many of the blob's bytes count as those of span i. All
@@ -83,25 +85,41 @@ func (x *Index) part(i int) int64 {
 	return end - from
 }
 
-// byRanges fetches spans by long requests.
-func (f *filling) byRanges(ctx context.Context, missing []int) error {
-	l := f.l
-	work := func(ctx context.Context, claimed []int, done func(int, []byte, error)) {
-		l.fetchBy(ctx, claimed, planLimits{gap: fillGap, run: fillRun, requests: 1}, done)
+// limits are those of a Fill of class c. One that somebody waits for keeps the way
+// busy.
+func (f *filling) limits(c priority.Class) planLimits {
+	if c == priority.Demand {
+		return planLimits{gap: fillGap, run: fillRun, requests: fillRequests}
 	}
+	f.l.measure()
+	return f.l.link().limits(priority.Fill)
+}
+
+// byRanges fetches spans by long requests, of class Fill only while the way is
+// idle.
+func (f *filling) byRanges(ctx context.Context, missing []int) error {
+	l, class := f.l, priority.Of(ctx)
+	lim := f.limits(class)
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(fillRequests)
+	g.SetLimit(lim.requests)
 	if l.x.Info.Digests == OfBlob {
 		g.SetLimit(1) // each run needs what the one before it ends with
 	}
-	for _, r := range plan(l.x.Spans, missing, planLimits{gap: fillGap, run: fillRun}) {
-		g.Go(func() error { return f.wait(ctx, l.flights, r.spans, work) })
+	for _, r := range plan(l.x.Spans, missing, lim) {
+		if class == priority.Fill {
+			if err := l.traffic.Idle(ctx); err != nil {
+				return errors.Join(g.Wait(), err)
+			}
+		}
+		g.Go(func() error {
+			return f.wait(ctx, &errand{why: filled, lim: planLimits{gap: lim.gap, run: lim.run, requests: 1}}, r.spans)
+		})
 	}
 	return g.Wait()
 }
 
-// wait has work fetch spans at once, and waits for some of them at a time.
-func (f *filling) wait(ctx context.Context, g *flight.Group[int, []byte], spans []int, work flight.Work[int, []byte]) error {
+// wait has an errand fetch spans at once, and waits for some of them at a time.
+func (f *filling) wait(ctx context.Context, e *errand, spans []int) error {
 	for len(spans) > 0 {
 		n, held := 1, f.l.x.Spans[spans[0]].Len
 		for n < len(spans) && held+f.l.x.Spans[spans[n]].Len <= fillHeld {
@@ -113,9 +131,7 @@ func (f *filling) wait(ctx context.Context, g *flight.Group[int, []byte], spans 
 		if len(want) == 0 {
 			continue
 		}
-		err := g.Do(ctx, flight.Request[int, []byte]{
-			Want: want, Extra: f.absent(spans), Work: work, Got: func(i int, _ []byte) { f.count(i) },
-		})
+		err := f.fetch(ctx, e, request{Want: want, Extra: f.absent(spans), Got: func(i int, _ arrival) { f.count(i) }})
 		if err == nil {
 			err = f.check(want)
 		}
@@ -124,6 +140,15 @@ func (f *filling) wait(ctx context.Context, g *flight.Group[int, []byte], spans 
 		}
 	}
 	return nil
+}
+
+func (f *filling) fetch(ctx context.Context, e *errand, r request) error {
+	h, err := f.l.begin(ctx, e, r)
+	if err != nil {
+		return err
+	}
+	defer h.Leave()
+	return h.Wait(ctx)
 }
 
 // count counts span i if it is stored, and reports whether it is.

@@ -30,7 +30,7 @@ func TestFill(t *testing.T) {
 				t.Parallel()
 				b := bottle(t, form, mixed...)
 				s, w := newShelf(b.x), &wire{whole: tc.whole}
-				l := b.open(t, w, s, Options{})
+				l := b.open(t, w, s, exactly())
 				if _, err := l.ReadAt(t.Context(), make([]byte, tc.first), 100_000); err != nil {
 					t.Fatal(err)
 				}
@@ -139,8 +139,8 @@ func TestFillTakesBoundedMemory(t *testing.T) {
 			}
 		})
 		synctest.Wait()
-		if got := 2 * w.bytes.Load(); got > maxMemory || got < maxMemory/2 {
-			t.Errorf("%d bytes on their way, want at most %d", got, maxMemory)
+		if got := 2 * w.bytes.Load(); got > defaultMemory || got < defaultMemory/2 {
+			t.Errorf("%d bytes on their way, want at most %d", got, defaultMemory)
 		}
 		close(s.open)
 		wg.Wait()
@@ -156,7 +156,7 @@ func TestReadersShareTheWorkOfFill(t *testing.T) {
 			b := bottle(t, form, mixed...)
 			synctest.Test(t, func(t *testing.T) {
 				w := &wire{delay: 40 * time.Millisecond, pace: time.Millisecond, piece: 8 << 10}
-				l := b.open(t, w, newShelf(b.x), Options{})
+				l := b.open(t, w, newShelf(b.x), exactly())
 				var wg sync.WaitGroup
 				read := func(addr int64) {
 					p := make([]byte, 1000)

@@ -28,7 +28,7 @@ func (l *Layer) deliverLies(missing []int, done deliver) []int {
 	return slices.DeleteFunc(missing, func(i int) bool {
 		err, lies := l.lies.Load(i)
 		if lies {
-			done(i, nil, err.(error)) //nolint:forcetypeassert // nothing else is stored
+			done(i, arrival{}, err.(error)) //nolint:forcetypeassert // nothing else is stored
 		}
 		return lies
 	})
@@ -57,7 +57,7 @@ func (l *Layer) readLinked(ctx context.Context, body *spanReader, spans []int, a
 			return spans[k:], err
 		}
 		l.keep(i, data)
-		done(i, data, nil)
+		done(i, arrival{data, FromNetwork}, nil)
 		tail = tailOf(data)
 	}
 	return nil, nil
@@ -69,11 +69,11 @@ func tailOf(data []byte) []byte { return data[max(0, len(data)-inflate.WindowSiz
 // what the span before it ends with; nil for a span that only leads in. What it
 // ends with itself has to be the next one's window.
 func (l *Layer) linkedSpan(ctx context.Context, body *spanReader, i int, tail []byte, again retry) ([]byte, error) {
-	weight, err := l.reserve(ctx, i)
+	room, err := l.reserve(ctx, i)
 	if err != nil {
 		return nil, err
 	}
-	defer l.memory.Release(weight)
+	defer room.release()
 	blob, err := body.next(ctx, &l.x.Spans[i])
 	if err != nil {
 		return nil, err

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/peelfs/peel/internal/flight"
 )
 
 // rangelessFor is how long a source is not asked for ranges after it has said
@@ -25,23 +27,26 @@ func (l *Layer) byPass() bool {
 
 // noticing is done that notices when a source turns out to know no ranges.
 func (l *Layer) noticing(done deliver) deliver {
-	return func(i int, data []byte, err error) {
+	return func(i int, a arrival, err error) {
 		if errdefs.IsNotImplemented(err) {
 			l.rangeless.Store(time.Now().Add(rangelessFor).UnixNano())
 			l.wholly.Do(func() {
 				l.log.WithError(err).Warn("no byte ranges are served; reading the layer from its beginning")
 			})
 		}
-		done(i, data, err)
+		done(i, a, err)
 	}
 }
 
-// fetchPass is fetch for what is had by a pass over the blob.
-func (l *Layer) fetchPass(ctx context.Context, claimed []int, done func(int, []byte, error)) {
-	slices.Sort(claimed)
-	l.sharePass(ctx, l.deliverKept(claimed, l.readWhole, done), done, func(missing []int, done deliver) {
-		l.pass(ctx, missing, done)
-	})
+// passing is fetching by a pass over the blob.
+func (l *Layer) passing(e *errand) flight.Work[int, arrival] {
+	return func(ctx context.Context, claimed []int, done func(int, arrival, error)) {
+		slices.Sort(claimed)
+		count := l.counting(e, done)
+		l.sharePass(ctx, l.deliverKept(claimed, l.readWhole, FromStore, count), count, func(missing []int, done deliver) {
+			l.pass(ctx, l.deliverReused(missing, done), done)
+		})
+	}
 }
 
 // pass delivers spans while it reads the blob from its beginning, and reads it
@@ -59,10 +64,11 @@ func (l *Layer) pass(ctx context.Context, missing []int, done deliver) {
 			if try < maxAgain && ctx.Err() == nil && worthAgain(err) {
 				return false
 			}
-			done(i, nil, err)
+			done(i, arrival{}, err)
 			return true
 		})
 		if len(missing) > 0 {
+			l.counters.again.Add(int64(len(missing)))
 			l.log.WithError(failed[missing[0]]).Warn("reading the layer again from its beginning")
 			_ = pause(ctx, try) // the next pass tells that ctx has ended
 		}
@@ -96,7 +102,7 @@ func (l *Layer) passOnce(ctx context.Context, missing []int, done deliver) map[i
 				return
 			}
 			l.keep(i, data)
-			done(i, data, nil)
+			done(i, arrival{data, FromNetwork}, nil)
 		})
 	}
 	err = errors.Join(err, body.close())
@@ -128,7 +134,7 @@ func (l *Layer) restream(ctx context.Context, missing []int, done deliver) map[i
 		if _, ok := left[i]; ok {
 			delete(left, i)
 			l.keep(i, data)
-			done(i, bytes.Clone(data), nil)
+			done(i, arrival{bytes.Clone(data), FromNetwork}, nil)
 		}
 		if len(left) == 0 {
 			return errStop

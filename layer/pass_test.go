@@ -28,7 +28,9 @@ func TestReadWithoutRanges(t *testing.T) {
 				log := logrus.New()
 				log.SetOutput(&said)
 				w := &wire{whole: true, delay: 40 * time.Millisecond}
-				l := b.open(t, w, newShelf(b.x), Options{Log: logrus.NewEntry(log)})
+				o := exactly()
+				o.Log = logrus.NewEntry(log)
+				l := b.open(t, w, newShelf(b.x), o)
 				var wg sync.WaitGroup
 				for reader := range uint64(8) {
 					wg.Go(func() { readRandomly(t, l, b.space, rand.New(rand.NewPCG(reader, 1))) })
@@ -61,7 +63,7 @@ func TestWithoutRangesIsRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &wire{whole: true}
 		s := newShelf(b.x)
-		l := b.open(t, w, s, Options{})
+		l := b.open(t, w, s, exactly())
 		forget := func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()

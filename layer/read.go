@@ -4,14 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"runtime"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/sirupsen/logrus"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/peelfs/peel/internal/flight"
 )
@@ -36,17 +32,21 @@ type Options struct {
 // Layer is a layer's bytes, fetched and verified as they are read. Its methods
 // may be called concurrently; Close ends its goroutines.
 type Layer struct {
-	x     *Index
-	src   Source
-	store Store
-	log   *logrus.Entry
+	x      *Index
+	src    metered
+	store  Store
+	log    *logrus.Entry
+	absent func(span int) bool // a span is neither stored nor under way
 
-	streams   streams
-	reuse     reuse
-	flights   *flight.Group[int, []byte] // by span: of requests for ranges
-	passes    *flight.Group[int, []byte] // likewise: of reading the blob from its beginning
-	memory    *semaphore.Weighted        // bytes of spans on their way, see reserve
-	decoders  *semaphore.Weighted
+	traffic  *Traffic
+	forecast *forecast
+	reuse    reuse
+	flights  *flight.Group[int, arrival] // by span: of requests for ranges
+	passes   *flight.Group[int, arrival] // likewise: of reading the blob from its beginning
+	lastLink atomic.Pointer[Link]
+	touches  touches
+	counters counters
+
 	sick      sync.Once             // reports a store that takes or gives no bytes
 	refusal   atomic.Pointer[error] // the last one of a store that took no bytes
 	unshared  sync.Once             // reports a store that takes no claims
@@ -57,33 +57,40 @@ type Layer struct {
 	wholly    sync.Once    // reports a source without ranges
 }
 
-// outage is a source that used up its patience not long ago.
-type outage struct {
-	err   error
-	until time.Time
-}
-
-const (
-	longWait  = 2 * time.Second // what a fetch may take that nobody minds repeating
-	outageFor = 2 * time.Second // after a longer one that failed, reads fail at once
-)
-
 // New returns a layer whose index is x, whose blob is src, and whose spans are
 // kept in store. It does no I/O. The caller closes the layer before the parts.
 func New(x *Index, src Source, store Store, o Options) *Layer {
 	if o.Log == nil {
 		o.Log = silence()
 	}
-	return &Layer{
-		x: x, src: src, store: store,
-		log:     o.Log.WithField("layer", x.blob()),
-		reuse:   reuse{donors: o.Donors},
-		flights: flight.New[int, []byte](flight.Grace),
-		// A pass that is given up begins anew with the next reader.
-		passes:   flight.New[int, []byte](flight.ToTheEnd),
-		memory:   semaphore.NewWeighted(maxMemory),
-		decoders: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
+	if o.Traffic == nil {
+		o.Traffic = NewTraffic(TrafficOptions{})
 	}
+	l := &Layer{
+		x: x, store: store,
+		log:      o.Log.WithField("layer", x.blob()),
+		traffic:  o.Traffic,
+		forecast: newForecast(x, o.Traffic.guesses),
+		reuse:    reuse{donors: o.Donors},
+		flights:  flight.New[int, arrival](flight.Grace),
+		// A pass that is given up begins anew with the next reader.
+		passes:  flight.New[int, arrival](flight.ToTheEnd),
+		touches: newTouches(len(x.Spans)),
+	}
+	l.src = metered{src, &l.counters.requests}
+	l.absent = func(i int) bool { return !l.store.Has(i) && !l.flights.Has(i) }
+	return l
+}
+
+// metered is a Source whose requests are counted.
+type metered struct {
+	Source
+	requests *atomic.Int64
+}
+
+func (c metered) ReadRange(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	c.requests.Add(1)
+	return c.Source.ReadRange(ctx, off, n)
 }
 
 func silence() *logrus.Entry {
@@ -137,16 +144,50 @@ func (l *Layer) read(ctx context.Context, p []byte, addr int64) error {
 		return fmt.Errorf("addresses [%d, +%d) of %d: %w", addr, size, l.x.Info.AddrSize, io.ErrUnexpectedEOF)
 	}
 	first, n := spansOf(l.x.Spans, addr, size)
+	l.touch(first, n)
 	stored := l.readStored(p, addr, first, n)
-	ahead := l.missing(l.streams.advance(l.x.Spans, addr, size))
-	switch {
-	case !stored:
-		return l.readCold(ctx, p, addr, ahead)
-	case len(ahead) > 0 && !l.byPass():
-		// Nobody waits for this, so nobody cares how it ends.
-		_ = l.flights.Do(ctx, flight.Request[int, []byte]{Extra: ahead, Work: l.fetch})
+	if !stored {
+		l.measure()
 	}
+	g := l.guess(reading{addr: addr, size: size, cold: !stored, link: l.link(), missing: l.absent})
+	if !stored {
+		return l.readCold(ctx, p, addr, g)
+	}
+	l.counters.warm(size)
+	l.early(ctx, append(g.along, g.later...))
 	return nil
+}
+
+// guess returns what may be read after r.
+func (l *Layer) guess(r reading) guess {
+	if !l.x.seekable() {
+		return guess{}
+	}
+	g := l.forecast.next(r)
+	if len(g.along)+len(g.later) > 0 && l.byPass() {
+		l.forecast.unused(g.along)
+		l.forecast.unused(g.later)
+		return guess{}
+	}
+	return g
+}
+
+// link returns what was known of the source's link when something was fetched
+// last.
+func (l *Layer) link() Link {
+	if k := l.lastLink.Load(); k != nil {
+		return *k
+	}
+	return Link{}
+}
+
+// measure asks the source what it knows of its link now.
+func (l *Layer) measure() {
+	if g, ok := l.src.Source.(Gauge); ok {
+		var k Link
+		k.RoundTrip, k.Bandwidth = g.Link()
+		l.lastLink.Store(&k)
+	}
 }
 
 // readStored fills p from the spans [first, first+n) if the store has them. A
@@ -168,57 +209,6 @@ func (l *Layer) missing(first, n int) []int {
 		}
 	}
 	return spans
-}
-
-// readCold fills p, waiting for those of its spans that are not stored, and
-// has the spans ahead fetched with them.
-func (l *Layer) readCold(ctx context.Context, p []byte, addr int64, ahead []int) error {
-	var want []int
-	first, n := spansOf(l.x.Spans, addr, int64(len(p)))
-	for i := first; i < first+n; i++ {
-		sp := &l.x.Spans[i]
-		from, to := max(addr, sp.Addr), min(addr+int64(len(p)), sp.Addr+sp.Len)
-		if !l.readStored(p[from-addr:to-addr], from, i, 1) {
-			want = append(want, i)
-		}
-	}
-	take := func(i int, data []byte) {
-		at := l.x.Spans[i].Addr
-		copy(p[max(at-addr, 0):], data[max(addr-at, 0):])
-	}
-	wanted := flight.Request[int, []byte]{Want: want, Extra: ahead, Work: l.fetch, Got: take}
-	if !l.byPass() {
-		if err := l.fetchFor(ctx, l.flights, wanted); !errdefs.IsNotImplemented(err) || !l.byPass() {
-			return err
-		}
-	}
-	// A pass fills all that is missing, so it is worth looking first whether it
-	// can be avoided.
-	wanted.Want = l.deliverKept(want, l.readKept, func(i int, data []byte, _ error) { take(i, data) })
-	if len(wanted.Want) == 0 {
-		return nil
-	}
-	wanted.Extra, wanted.Work = l.missing(0, len(l.x.Spans)), l.fetchPass
-	return l.fetchFor(ctx, l.passes, wanted)
-}
-
-// fetchFor waits for what a reader wants. The kernel asks again for a page that
-// it could not read ahead: a reader must not wait a second time for a source
-// that has just used up its retries, unless it served others meanwhile.
-func (l *Layer) fetchFor(ctx context.Context, g *flight.Group[int, []byte], r flight.Request[int, []byte]) error {
-	start := time.Now()
-	if o := l.outage.Load(); o != nil && start.Before(o.until) {
-		return o.err
-	}
-	err := g.Do(ctx, r)
-	now := time.Now()
-	switch {
-	case err == nil:
-		l.served.Store(now.UnixNano())
-	case errdefs.IsUnavailable(err) && now.Sub(start) > longWait && l.served.Load() < start.UnixNano():
-		l.outage.Store(&outage{err, now.Add(outageFor)})
-	}
-	return err
 }
 
 // complain reports a store that does not take or give bytes. Reads go on

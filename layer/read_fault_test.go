@@ -279,7 +279,7 @@ func (j *jam) Put(span int, addr int64, data []byte) error {
 }
 
 // However many readers ask at once, what has left the wire and not yet reached
-// the store stays within maxMemory.
+// the store stays within defaultMemory.
 func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	const readers, each = 24, 4 << 20
@@ -298,8 +298,8 @@ func TestMemoryIsBounded(t *testing.T) {
 		}
 		synctest.Wait()
 		// A span counts twice, as it is in the blob and as it is decoded.
-		if got := 2 * w.bytes.Load(); got > maxMemory || got < maxMemory/2 {
-			t.Errorf("%d bytes on their way, want at most %d", got, maxMemory)
+		if got := 2 * w.bytes.Load(); got > defaultMemory || got < defaultMemory/2 {
+			t.Errorf("%d bytes on their way, want at most %d", got, defaultMemory)
 		}
 		close(s.open)
 		wg.Wait()

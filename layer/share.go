@@ -153,14 +153,14 @@ func (c *claims) look() {
 			missing = append(missing, i)
 		}
 	}
-	c.spans = append(missing, c.l.deliverKept(present, c.l.readWhole, c.deliver)...)
+	c.spans = append(missing, c.l.deliverKept(present, c.l.readWhole, FromStore, c.deliver)...)
 	slices.Sort(c.spans)
 }
 
 // deliver delivers a span, and gives up the claim on its piece with the last
 // one.
-func (c *claims) deliver(i int, data []byte, err error) {
-	c.done(i, data, err)
+func (c *claims) deliver(i int, a arrival, err error) {
+	c.done(i, a, err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	one := c.of[i]

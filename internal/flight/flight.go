@@ -100,6 +100,10 @@ func (g *Group[K, V]) Do(ctx context.Context, r Request[K, V]) error {
 // Hold is an interest in keys, which keeps work on them going until Leave. It
 // belongs to one goroutine.
 type Hold[K comparable, V any] struct {
+	// Started: some of the keys had nobody at work on them, so that Begin
+	// started the request's.
+	Started bool
+
 	g      *Group[K, V]
 	got    func(K, V)
 	waits  []*flight[K, V]
@@ -199,7 +203,7 @@ func (g *Group[K, V]) join(ctx context.Context, r *Request[K, V]) (h *Hold[K, V]
 	for _, k := range r.Extra {
 		take(k)
 	}
-	if len(claimed) > 0 {
+	if h.Started = len(claimed) > 0; h.Started {
 		g.startLocked(ctx, fresh, r.Work, claimed)
 	}
 	for _, p := range h.pieces {
