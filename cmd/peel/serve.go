@@ -62,7 +62,7 @@ func (o *mountOptions) serve(ctx context.Context, j job, who audience) (err erro
 	record := j.describe(s, who.logFile())
 	record.Device = srv.Device()
 	pub, err := fs.Publish(filepath.Join(j.cacheDir, "mounts"), record,
-		func() fs.Status { return s.status(srv) }, s.explainRoute(srv))
+		func() fs.Status { return s.status(srv) }, s.explainRoute(srv), o.profileRoute(s))
 	if err != nil {
 		err = withRemedy(fmt.Errorf("mount record: %w", err),
 			"free some space where the cache folder %s is, or choose another with --cache", j.cacheDir)
