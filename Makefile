@@ -24,8 +24,9 @@ DEPS_RUN  := fusermount3=fuse3
 DEPS_RACE := gcc=gcc+libc6-dev
 DEPS_E2E  := umoci=umoci skopeo=skopeo python3=python3 setfattr=attr getcap=libcap2-bin zstd=zstd pzstd=zstd \
 	pigz=pigz gzip=gzip tar=tar setpriv=util-linux unshare=util-linux useradd=passwd dpkg-deb=dpkg \
-	docker-registry=docker-registry nginx=nginx-light
+	docker-registry=docker-registry nginx=nginx-light runc=runc
 DEPS_BENCH := containerd=containerd ctr=containerd
+DEPS_COLD  := podman=podman npm=npm unshare=util-linux
 
 .PHONY: help
 help: ## this list
@@ -93,6 +94,20 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 .PHONY: bench
 bench: deps-bench build ## against overlayfs and containerd, as root; writes the table of docs/benchmarks.md
 	PATH="$$PATH:/usr/sbin:/sbin" PEEL_BIN=$(CURDIR)/bin/peel go test -run '^$$' -bench . -benchtime 1x -timeout 60m -v $(AS_ROOT) ./test/bench -table $(CURDIR)/docs/benchmarks.md
+
+# In namespaces of its own: however it ends, no mount, no container and no daemon is left. The shell is there to be
+# the process that all others are left to. For use between double quotes.
+CONTAINED = unshare --mount --pid --fork --kill-child --mount-proc sh -c '\"\$$@\"; exit \$$?' sh
+
+.PHONY: deps-cold
+deps-cold: deps-bench
+	@.ci/deps $(DEPS_COLD)
+
+.PHONY: bench-cold
+bench-cold: deps-cold build ## containers started cold, against L and full pulls, as root; COLD="python wan estargz" selects; docs/benchmarks.md
+	PATH="$$PATH:/usr/sbin:/sbin" PEEL_BIN=$(CURDIR)/bin/peel go test -run '^$$' -bench Cold -benchtime 1x -timeout 60m -v \
+		-exec "$(if $(filter 0,$(shell id -u)),,sudo -E env PATH=$$PATH HOME=$$HOME )$(CONTAINED)" ./test/cold \
+		-table $(CURDIR)/docs/benchmarks.md -svg $(CURDIR)/docs/bench-cold.svg -json $(CURDIR)/docs/bench-cold.json
 
 .PHONY: bench-go
 bench-go: ## benchmarks of the packages: time, allocations, requests and wire bytes
