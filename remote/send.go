@@ -42,7 +42,7 @@ func (c *Client) send(ctx context.Context, h hop, p *pace) (*answer, error) {
 		slot.release()
 		return nil, err
 	}
-	if d := t.roundTrip(); d > 0 && h.body == nil {
+	if d, known := t.roundTrip(); known && h.body == nil {
 		slot.link.trips.add(d)
 	}
 	slot.link.shared.Store(resp.ProtoMajor > 1)
@@ -109,14 +109,14 @@ func (t *timing) trace(conn func(httptrace.GotConnInfo)) *httptrace.ClientTrace 
 	}
 }
 
-// roundTrip is zero if not known. That of a new connection is not that of the
-// ones to come: servers and those between get ready for it.
-func (t *timing) roundTrip() time.Duration {
+// roundTrip is that of the answer. That of a new connection is not known to be
+// like those to come: servers and those between get ready for it.
+func (t *timing) roundTrip() (d time.Duration, known bool) {
 	wrote, came := t.wrote.Load(), t.came.Load()
 	if !t.reused || wrote == 0 || came < wrote {
-		return 0
+		return 0, false
 	}
-	return time.Duration(came - wrote)
+	return time.Duration(came - wrote), true
 }
 
 // sent is before the first byte of the answer left its host.

@@ -67,7 +67,10 @@ func optionWire(t *testing.T, s *http.Server, o Options) (c *Client, stop func()
 	t.Helper()
 	w := &wire{make(chan net.Conn), make(chan struct{})}
 	go s.Serve(w) //nolint:errcheck // ends with stop
-	o.PlainHTTP, o.Keychain, o.HostsDir = true, keys{}, t.TempDir()
+	o.PlainHTTP, o.Keychain = true, keys{}
+	if o.HostsDir == "" {
+		o.HostsDir = t.TempDir()
+	}
 	c, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +79,9 @@ func optionWire(t *testing.T, s *http.Server, o Options) (c *Client, stop func()
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.transports[0].DialContext = w.dial
+	for _, tr := range r.transports {
+		tr.DialContext = w.dial
+	}
 	return c, func() {
 		c.Close()
 		if err := s.Close(); err != nil {
