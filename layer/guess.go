@@ -62,6 +62,9 @@ func (f *forecast) touched(span int) bool {
 	f.beginLocked()
 	was := f.state[span]
 	f.state[span] = touched
+	if was != touched {
+		f.near.family[span].touched++
+	}
 	if len(f.fresh) < maxFresh {
 		f.fresh = append(f.fresh, span)
 	}
@@ -69,10 +72,9 @@ func (f *forecast) touched(span int) bool {
 	case touched:
 	case unknown:
 		f.ledger.used(f.spans[span].CLen)
-		f.near.came(span, missed)
 	case guessed:
 		f.ledger.repaid(f.spans[span].CLen)
-		f.near.came(span, hit)
+		f.near.came(span)
 	case foreseen:
 		f.ledger.repaid(f.spans[span].CLen)
 	}

@@ -6,13 +6,12 @@ import (
 )
 
 const (
-	nearScan    = 256  // spans on each side that are looked at
-	nearCost    = 512  // bytes that a span costs beside its own
-	nearFall    = 64   // spans away at which a guess is worth half
-	nearLeast   = 0.08 // chance of a guess
-	nearWeight  = 4    // guesses that what is known of a wider circle counts as
-	nearPrice   = 1    // of a round trip saved for the same time of the link, when nothing is open
-	nearPriceUp = 4    // more, when all that may be is
+	nearFamilies = 24       // families of a kind on each side that are looked at
+	nearSight    = 4        // of them that tell how many are read there
+	nearCost     = 256      // bytes that a span costs beside its own
+	nearFall     = 16       // families away at which a guess is worth half
+	nearWeight   = 3        // guesses that what is known of a wider circle counts as
+	nearPrice    = 32 << 10 // bytes that may be wasted for a guess that comes true, when nothing is open
 )
 
 // relation is how a neighbour relates to the span that is read.
@@ -22,14 +21,12 @@ const (
 	sameFile relation = iota
 	sameFamily
 	sameKind
-	sameDir
-	stranger
 	relations
 )
 
 // usualChance is what is expected of each relation before anything is known.
 func (r relation) usualChance() float64 {
-	return [relations]float64{sameFile: 0.6, sameFamily: 0.5, sameKind: 0.3, sameDir: 0.2, stranger: 0.08}[r]
+	return [relations]float64{sameFile: 0.6, sameFamily: 0.5, sameKind: 0.2}[r]
 }
 
 // tally counts guesses.
@@ -40,76 +37,76 @@ func (t tally) chance(wider float64) float64 {
 	return (t.right + nearWeight*wider) / (t.made + nearWeight)
 }
 
-type (
-	kindred struct {
-		relation relation
-		kind     uint32
-	}
-	family struct{ dir, kind uint32 }
-)
+// family are the spans of one kind in one directory, the unit in which programs
+// tend to read.
+type family struct {
+	spans   []int
+	kind    *kind
+	at      int // in the kind's families
+	touched int // spans
+	guessed int // spans, not touched
+}
+
+// kind are the families whose files are called alike, by their first span.
+type kind struct {
+	families []*family
+	outcomes [relations]tally
+}
 
 // neighbours says what lies near what is read and how likely it is wanted, by how
 // guesses of the same relation and kind, and of the same directory, turned out.
 type neighbours struct {
 	places   []place
 	relation []relation // by span, if guessed
-	kindreds map[kindred]*tally
-	families map[family]*tally
+	family   []*family  // by span
 }
 
 func (n *neighbours) begin(places []place) {
 	n.places = places
 	n.relation = make([]relation, len(places))
-	n.kindreds = make(map[kindred]*tally)
-	n.families = make(map[family]*tally)
-}
-
-func (n *neighbours) kindredOf(i int, r relation) *tally {
-	return tallyOf(n.kindreds, kindred{r, n.places[i].kind})
-}
-
-func (n *neighbours) familyOf(i int) *tally {
-	return tallyOf(n.families, family{n.places[i].dir, n.places[i].kind})
-}
-
-func tallyOf[K comparable](m map[K]*tally, k K) *tally {
-	t := m[k]
-	if t == nil {
-		t = new(tally)
-		m[k] = t
+	n.family = make([]*family, len(places))
+	type key struct{ dir, kind uint32 }
+	families := make(map[key]*family)
+	kinds := make(map[uint32]*kind)
+	for i, p := range places {
+		k := kinds[p.kind]
+		if k == nil {
+			k = new(kind)
+			kinds[p.kind] = k
+		}
+		m := families[key{p.dir, p.kind}]
+		if m == nil {
+			m = &family{kind: k, at: len(k.families)}
+			families[key{p.dir, p.kind}] = m
+			k.families = append(k.families, m)
+		}
+		m.spans = append(m.spans, i)
+		n.family[i] = m
 	}
-	return t
 }
 
 // guessed takes note of a guess.
 func (n *neighbours) guessed(i int, r relation) {
 	n.relation[i] = r
-	n.kindredOf(i, r).made++
-	n.familyOf(i).made++
+	n.family[i].guessed++
+	n.family[i].kind.outcomes[r].made++
 }
 
 // forget takes it back.
 func (n *neighbours) forget(i int) {
-	n.kindredOf(i, n.relation[i]).made--
-	n.familyOf(i).made--
+	n.family[i].guessed--
+	n.family[i].kind.outcomes[n.relation[i]].made--
 }
 
-// outcome is how a span came to be read.
-type outcome int
+// came takes note that a guess came true.
+func (n *neighbours) came(i int) {
+	n.family[i].guessed--
+	n.family[i].kind.outcomes[n.relation[i]].right++
+}
 
-const (
-	missed outcome = iota // not guessed
-	hit
-)
-
-func (n *neighbours) came(i int, o outcome) {
-	family := n.familyOf(i)
-	family.right++
-	if o == missed {
-		family.made++
-		return
-	}
-	n.kindredOf(i, n.relation[i]).right++
+// chance that what is left of a family some of which was read is read, too.
+func (m *family) chance(wider float64) float64 {
+	return tally{made: float64(m.touched) + nearOpen*float64(m.guessed), right: float64(m.touched)}.chance(wider)
 }
 
 func (n *neighbours) relate(i, j int) relation {
@@ -117,50 +114,71 @@ func (n *neighbours) relate(i, j int) relation {
 	switch {
 	case a.file != None && a.file == b.file:
 		return sameFile
-	case a.dir == b.dir && a.kind == b.kind:
-		return sameFamily
-	case a.kind == b.kind:
-		return sameKind
 	case a.dir == b.dir:
-		return sameDir
+		return sameFamily
 	}
-	return stranger
-}
-
-func (n *neighbours) chance(i int, r relation, away int) float64 {
-	wide := n.kindredOf(i, r).chance(r.usualChance())
-	return n.familyOf(i).chance(wide) * nearFall / float64(nearFall+away)
+	return sameKind
 }
 
 // candidate is a neighbour that may be guessed.
 type candidate struct {
 	span     int
 	relation relation
-	chance   float64
-	worth    float64 // time that a guess may save for the time it is expected to waste
+	price    float64 // bytes expected to be wasted for a guess that comes true
 }
 
 // neighboursLocked guesses neighbours of what was touched, the most promising
 // ones first, for as long as they are worth it and a round trip's bytes.
 func (f *forecast) neighboursLocked(r *reading) []int {
-	product := r.link.product()
 	var all []candidate
 	for _, i := range f.fresh {
-		for j := max(i-nearScan, 0); j < min(i+nearScan+1, len(f.spans)); j++ {
-			if f.state[j] != unknown {
-				continue
-			}
-			c := candidate{span: j, relation: f.near.relate(i, j)}
-			c.chance = f.near.chance(j, c.relation, int(distance(int64(i), int64(j))))
-			c.worth = c.chance * float64(product) / ((1 - c.chance) * float64(f.spans[j].CLen+nearCost))
-			if c.chance >= nearLeast && c.worth > nearPrice {
-				all = append(all, c)
+		all = f.aroundLocked(all, i)
+	}
+	slices.SortFunc(all, func(a, b candidate) int { return cmp.Or(cmp.Compare(a.price, b.price), cmp.Compare(a.span, b.span)) })
+	return f.pickLocked(r, all, r.link.product())
+}
+
+// aroundLocked appends the neighbours of span i that may be worth it.
+func (f *forecast) aroundLocked(all []candidate, i int) []candidate {
+	own := f.near.family[i]
+	k := own.kind
+	within := k.outcomes[sameFamily].chance(sameFamily.usualChance())
+	for at := max(own.at-nearFamilies, 0); at < min(own.at+nearFamilies+1, len(k.families)); at++ {
+		m := k.families[at]
+		chance := within
+		if m.touched == 0 {
+			chance *= k.chanceOf(at) * nearFall / float64(nearFall+max(at-own.at, own.at-at))
+		}
+		chance = m.chance(chance)
+		for _, j := range m.spans {
+			if f.state[j] == unknown {
+				c := candidate{span: j, relation: f.near.relate(i, j), price: (1 - chance) / chance * float64(f.spans[j].CLen+nearCost)}
+				if c.price < nearPrice {
+					all = append(all, c)
+				}
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b candidate) int { return cmp.Or(cmp.Compare(b.worth, a.worth), cmp.Compare(a.span, b.span)) })
-	return f.pickLocked(r, all, product)
+	return all
 }
+
+// chanceOf returns how likely a family that was not touched will be, by those
+// beside it and by what became of such guesses.
+func (k *kind) chanceOf(at int) float64 {
+	var t tally
+	for j := max(at-nearSight, 0); j < min(at+nearSight+1, len(k.families)); j++ {
+		switch m := k.families[j]; {
+		case m.touched > 0:
+			t.right++
+			t.made++
+		case m.guessed > 0:
+			t.made += nearOpen
+		}
+	}
+	return t.chance(k.outcomes[sameKind].chance(sameKind.usualChance()))
+}
+
+const nearOpen = 0.7
 
 func (f *forecast) pickLocked(r *reading, all []candidate, room int64) []int {
 	var picked []int
@@ -169,7 +187,7 @@ func (f *forecast) pickLocked(r *reading, all []candidate, room int64) []int {
 		if size > room || !f.freeLocked(r, c.span) {
 			continue
 		}
-		if c.worth < nearPrice+nearPriceUp*f.ledger.load(near) || !f.ledger.spend(near, size) {
+		if c.price > nearPrice*(1-f.ledger.load(near)) || !f.ledger.spend(near, size) {
 			break
 		}
 		room -= size

@@ -59,11 +59,23 @@ func (s *sim) guess(r *traceRead, cold bool, first, n int) guess {
 	return g
 }
 
+// fetch plans as Layer does: missing spans that would be read for nothing are
+// taken, too.
 func (s *sim) fetch(layer int, spans []int, c priority.Class) {
 	if len(spans) == 0 {
 		return
 	}
-	for _, run := range plan(s.t.Layers[layer].spans, spans, s.link.limits(c)) {
+	lim := s.link.limits(c)
+	for _, run := range plan(s.t.Layers[layer].spans, spans, lim) {
+		for k := 1; k < len(run.spans); k++ {
+			for i := run.spans[k-1] + 1; i < run.spans[k]; i++ {
+				if sp := &s.spans[layer][i]; !sp.stored && sp.req == nil {
+					spans = append(spans, i)
+				}
+			}
+		}
+	}
+	for _, run := range plan(s.t.Layers[layer].spans, spans, lim) {
 		s.enqueue(&simRequest{layer: layer, run: run, class: c})
 	}
 }
