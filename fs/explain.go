@@ -2,6 +2,7 @@ package fs
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"strings"
 	"time"
@@ -25,19 +26,19 @@ type Explanation struct {
 	Memory    *MemoryBudget    `json:"memory,omitempty"`
 }
 
-// Activity is what became of reads. Compressed bytes are those of blobs, of
-// spans alone: what lies between them and is fetched along is not counted.
+// Activity is what became of reads. Compressed bytes are those of blobs.
 type Activity struct {
 	Reads           ReadsByOrigin `json:"reads"`
-	RangeRequests   int64         `json:"range_requests"`
-	DemandedBytes   int64         `json:"demanded_compressed"`   // fetched because somebody waited
-	GuessedBytes    int64         `json:"guessed_compressed"`    // fetched on a guess, beside a read
-	PrefetchedBytes int64         `json:"prefetched_compressed"` // fetched since earlier runs or the image's maker say so
-	FilledBytes     int64         `json:"filled_compressed"`     // fetched to have the image whole
-	ReusedBytes     int64         `json:"reused_compressed"`     // that another cached layer had
+	RangeRequests   int64         `json:"range_requests"`        // those for the whole of a layer included
+	DemandedBytes   int64         `json:"demanded_compressed"`   // of spans fetched because somebody waited
+	GuessedBytes    int64         `json:"guessed_compressed"`    // of spans fetched on a guess, beside those
+	PrefetchedBytes int64         `json:"prefetched_compressed"` // of spans fetched since earlier runs or the image's maker say so
+	FilledBytes     int64         `json:"filled_compressed"`     // of spans fetched to have the image whole
+	ReusedBytes     int64         `json:"reused_compressed"`     // of spans that another cached layer had
 	TouchedBytes    int64         `json:"touched_compressed"`    // of spans that somebody has read from
-	UnusedBytes     int64         `json:"unused_compressed"`     // guessed or prefetched, and not read from so far
-	WrongSpans      int64         `json:"wrong_spans"`           // had the wrong digest and were asked for again
+	UnusedBytes     int64         `json:"unused_compressed"`     // of spans guessed or prefetched, and not read from so far
+	BetweenBytes    int64         `json:"between_compressed"`    // fetched for nothing, as it lay between spans
+	WrongSpans      int64         `json:"wrong_spans"`           // how often one had not its digest and was asked for again
 }
 
 // ReadsByOrigin counts reads by the farthest place that bytes came from.
@@ -120,7 +121,8 @@ func activity(s layer.Stats) Activity {
 			Store: s.Reads[layer.FromStore], Reuse: s.Reads[layer.FromReuse], Network: s.Reads[layer.FromNetwork],
 		},
 		RangeRequests: s.Requests, DemandedBytes: s.Demanded, GuessedBytes: s.Guessed, PrefetchedBytes: s.Fetched,
-		FilledBytes: s.Filled, ReusedBytes: s.Reused, TouchedBytes: s.Touched, UnusedBytes: s.Unused, WrongSpans: s.Again,
+		FilledBytes: s.Filled, ReusedBytes: s.Reused, TouchedBytes: s.Touched, UnusedBytes: s.Unused,
+		BetweenBytes: s.Between, WrongSpans: s.Again,
 	}
 }
 
@@ -140,6 +142,7 @@ func (a *Activity) add(b Activity) {
 	a.ReusedBytes += b.ReusedBytes
 	a.TouchedBytes += b.TouchedBytes
 	a.UnusedBytes += b.UnusedBytes
+	a.BetweenBytes += b.BetweenBytes
 	a.WrongSpans += b.WrongSpans
 }
 
@@ -179,6 +182,27 @@ func filesAt(t *tree.Tree, at []spot) []file {
 		}
 	}
 	return out
+}
+
+// Foresight is what a mount fetches before it is read.
+type Foresight struct {
+	From       string `json:"from"`       // who says so; "" if nobody does
+	Spans      int    `json:"spans"`      // that are asked for
+	Compressed int64  `json:"compressed"` // bytes of these
+}
+
+// Foresee tells what Anticipate would fetch. A profile that is attached to the
+// image is looked for and kept as by that.
+func (m *Image) Foresee(ctx context.Context, o *ProfileOptions) Foresight {
+	if m.Manifest.Reference.Transport() != "" {
+		return Foresight{} // it is read where it lies
+	}
+	a := m.foresee(ctx, o)
+	f := Foresight{From: a.from, Spans: len(a.order)}
+	for _, w := range a.order {
+		f.Compressed += w.Layer.Index().Spans[w.Span].CLen
+	}
+	return f
 }
 
 // Opened returns the image if it is open by now, or nil.

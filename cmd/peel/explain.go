@@ -15,7 +15,8 @@ import (
 type explainOptions struct {
 	*app
 	imageFlags
-	json bool
+	entrypoint string
+	json       bool
 }
 
 const explainHelp = `Tell how an image is read and what would make it better, or where a mount's time
@@ -45,6 +46,7 @@ func (a *app) explainCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0]) },
 	}
 	o.imageFlags.add(cmd.Flags())
+	cmd.Flags().StringVar(&o.entrypoint, "entrypoint", "", "`name` of what would run, as for peel mount")
 	cmd.Flags().BoolVar(&o.json, "json", false, "an object for programs")
 	return cmd
 }

@@ -2,17 +2,21 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
 
 	"github.com/peelfs/peel/fs"
 	"github.com/peelfs/peel/layer"
+	"github.com/peelfs/peel/manifest"
 )
 
 // imageExplanation is an inspection with what to do about it.
@@ -21,6 +25,17 @@ type imageExplanation struct {
 	Lazy      int              `json:"lazy"`       // how many layers are read lazily
 	ReadWhole int64            `json:"read_whole"` // compressed bytes of the others
 	Layers    []explainedLayer `json:"layers"`     // in place of the inspection's
+	Profiles  []keptProfile    `json:"profiles"`   // that the cache has
+	Ahead     fs.Foresight     `json:"ahead"`      // what peel mount would fetch before it is read
+}
+
+// keptProfile is what earlier runs have shown of a workload.
+type keptProfile struct {
+	Entrypoint string    `json:"entrypoint"`
+	Runs       int       `json:"runs"`
+	OwnRuns    int       `json:"own_runs"` // of this machine
+	Updated    time.Time `json:"updated"`
+	Touches    int       `json:"touches"`
 }
 
 type explainedLayer struct {
@@ -36,16 +51,39 @@ type judgement struct {
 
 func (o *explainOptions) explainImage(ctx context.Context, arg string) error {
 	r, err := o.request(arg)
+	if err := errors.Join(err, manifest.CheckEntrypoint(o.entrypoint)); err != nil {
+		return err
+	}
+	log, err := o.logger(o.err, logrus.WarnLevel)
 	if err != nil {
 		return err
 	}
-	return o.browse(ctx, r, func(s *session) error {
+	return o.browse(ctx, r, func(s *session) (err error) {
 		e := explainImage(inspect(s), s.image.Manifest.Layers)
+		e.Ahead = s.image.Foresee(ctx, &fs.ProfileOptions{
+			Cache: kept{s.cache}, Registry: s.from, Pull: r.pull, Entrypoint: o.entrypoint, Log: log,
+		})
+		if e.Profiles, err = keptProfiles(s, log); err != nil {
+			return err
+		}
 		if o.json {
 			return writeJSON(o.out, e)
 		}
 		return e.print(o.out)
 	})
+}
+
+// keptProfiles are those of the image that the cache has.
+func keptProfiles(s *session, log *logrus.Entry) ([]keptProfile, error) {
+	out := []keptProfile{}
+	names, err := fs.ProfileNames(shelf{s.cache}, s.image.Manifest.Desc.Digest)
+	for _, n := range names {
+		if k := fs.ReadProfile(s.cache, n, log); k.Profile != nil {
+			p := k.Profile
+			out = append(out, keptProfile{n.Entrypoint, p.Runs, k.Own, p.Updated, len(p.Touches)})
+		}
+	}
+	return out, err
 }
 
 func explainImage(in inspection, descs []ocispec.Descriptor) imageExplanation {
@@ -136,10 +174,11 @@ func (e *imageExplanation) print(w io.Writer) error {
 	fmt.Fprintf(w, "Size:      %s compressed, %s uncompressed, of which %s are in the cache (%s)\n", humanSize(e.Compressed),
 		humanSize(e.BytesTotal), humanSize(e.BytesPresent), percent(e.BytesPresent, e.BytesTotal))
 	if e.Lazy == len(e.Layers) {
-		fmt.Fprintf(w, "Lazy:      all %d layers; only what is read is fetched\n\n", e.Lazy)
+		fmt.Fprintf(w, "Lazy:      all %d layers; only what is read is fetched\n", e.Lazy)
 	} else {
-		fmt.Fprintf(w, "Lazy:      %d of %d layers; %s compressed have to be read whole, once\n\n", e.Lazy, len(e.Layers), humanSize(e.ReadWhole))
+		fmt.Fprintf(w, "Lazy:      %d of %d layers; %s compressed have to be read whole, once\n", e.Lazy, len(e.Layers), humanSize(e.ReadWhole))
 	}
+	e.printAhead(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "LAYER\tACCESS\tCOMPRESSED\tPRESENT\tWHY")
 	for _, l := range e.Layers {
@@ -151,6 +190,22 @@ func (e *imageExplanation) print(w io.Writer) error {
 	}
 	e.printAdvice(w)
 	return nil
+}
+
+// printAhead tells what is known of what will be read.
+func (e *imageExplanation) printAhead(w io.Writer) {
+	switch {
+	case e.Transport != "": // it is read where it lies
+	case e.Ahead.Spans > 0:
+		fmt.Fprintf(w, "Ahead:     %s compressed are fetched before they are read, by %s\n", humanSize(e.Ahead.Compressed), e.Ahead.From)
+	default:
+		fmt.Fprintf(w, "Ahead:     nothing is known of what will be read; a mount learns it, or: peel profile pull %s\n", e.Reference)
+	}
+	for _, p := range e.Profiles {
+		fmt.Fprintf(w, "Profile:   %s of %d runs, %d of this machine, the last %s ago: %d touches\n",
+			strconv.Quote(p.Entrypoint), p.Runs, p.OwnRuns, ago(p.Updated), p.Touches)
+	}
+	fmt.Fprintln(w)
 }
 
 // printAdvice tells each piece of advice once, with the layers it is for.

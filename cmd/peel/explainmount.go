@@ -116,6 +116,9 @@ func printFetched(w io.Writer, e *fs.Explanation) {
 	if e.ReusedBytes > 0 {
 		fmt.Fprintf(w, "Reused:    %s that other layers in the cache had\n", humanSize(e.ReusedBytes))
 	}
+	if e.BetweenBytes > 0 {
+		fmt.Fprintf(w, "Between:   %s compressed lay between spans and were thrown away\n", humanSize(e.BetweenBytes))
+	}
 	fmt.Fprintf(w, "Touched:   %s compressed in spans that were read from\n", humanSize(e.TouchedBytes))
 	if e.WrongSpans > 0 {
 		fmt.Fprintf(w, "Wrong:     %d spans did not have their digest and were asked for again\n", e.WrongSpans)
