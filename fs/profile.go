@@ -22,7 +22,7 @@ type ProfileOptions struct {
 	Registry   Registry
 	Pull       Pull // PullNever: no registry is asked for a profile
 	Entrypoint string
-	Traffic    *layer.Traffic // of the image's layers
+	Traffic    *layer.Traffic // of the image's layers; nil: one of its own
 	Log        *logrus.Entry
 }
 
@@ -46,7 +46,11 @@ func (m *Image) Anticipate(ctx context.Context, o *ProfileOptions) {
 	log := o.Log.WithField("image", m.Manifest.Desc.Digest)
 	if len(a.order) > 0 {
 		log.WithField("spans", len(a.order)).WithField("by", a.from).Debug("fetching ahead")
-		if err := layer.Prefetch(ctx, o.Traffic, a.order); err != nil && ctx.Err() == nil {
+		traffic := o.Traffic
+		if traffic == nil {
+			traffic = layer.NewTraffic(layer.TrafficOptions{})
+		}
+		if err := layer.Prefetch(ctx, traffic, a.order); err != nil && ctx.Err() == nil {
 			log.WithError(err).WithField("by", a.from).Warn("not all was fetched ahead")
 		}
 	}

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"github.com/peelfs/peel/fs"
 	"github.com/peelfs/peel/manifest"
 )
@@ -18,11 +16,7 @@ const recordTimeout = 10 * time.Second
 
 // profileOptions say which profile a mount is for.
 func (o *mountOptions) profileOptions(s *session) (*fs.ProfileOptions, error) {
-	level := logrus.WarnLevel
-	if o.leashed {
-		level = logrus.InfoLevel
-	}
-	log, err := o.logger(o.err, level)
+	log, err := o.serverLog()
 	if err != nil {
 		return nil, err
 	}
