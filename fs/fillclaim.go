@@ -132,6 +132,7 @@ func (c *claimFill) copy(ctx context.Context, body io.ReadCloser) (err error) {
 	buf := make([]byte, fillBuffer)
 	for c.spool.n < c.spool.size {
 		n, err := body.Read(buf)
+		c.at.fetched.Add(int64(n))
 		if _, err := c.spool.Write(buf[:n]); err != nil {
 			return err
 		}

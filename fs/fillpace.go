@@ -18,8 +18,10 @@ import (
 const (
 	minPiece = 64 << 10 // bytes
 	maxPiece = 4 << 20  // bytes
-	// pieceShare of what the cap allows in a second is in one piece.
+	// pieceShare of what the cap allows in a second is in one piece, and four
+	// such that the line was too slow for may be caught up with.
 	pieceShare = 8
+	catchUp    = 4
 )
 
 // pace holds a fill back.
@@ -34,7 +36,7 @@ func newPace(perSecond int64, t *layer.Traffic) *pace {
 	p := &pace{piece: maxPiece, traffic: t}
 	if perSecond > 0 {
 		p.piece = min(max(perSecond/pieceShare, minPiece), maxPiece)
-		p.limiter = rate.NewLimiter(rate.Limit(perSecond), int(p.piece))
+		p.limiter = rate.NewLimiter(rate.Limit(perSecond), catchUp*int(p.piece))
 	}
 	return p
 }
@@ -54,6 +56,7 @@ func (p *pace) take(ctx context.Context, n int64) error {
 		select {
 		case <-t.C:
 		case <-changed:
+			r.Cancel()
 			return ctx.Err()
 		case <-ctx.Done():
 			r.Cancel()

@@ -23,10 +23,12 @@ type FillLayer struct {
 	State  string        `json:"state"`
 	// Done of Total compressed bytes are here: of a layer that is not proved,
 	// those from its first byte on that have passed by for that purpose.
-	Done   int64  `json:"done"`
-	Total  int64  `json:"total"`
-	Proved bool   `json:"proved"`
-	Error  string `json:"error,omitempty"` // why it failed
+	Done  int64 `json:"done"`
+	Total int64 `json:"total"`
+	// Fetched bytes came from the registry so that it be proved.
+	Fetched int64  `json:"fetched"`
+	Proved  bool   `json:"proved"`
+	Error   string `json:"error,omitempty"` // why it failed
 }
 
 // FillProgress tells how a fill gets on. Its methods may be called concurrently;
@@ -46,18 +48,19 @@ func (p *FillProgress) Layers() []FillLayer {
 		s := l.state.Load()
 		out = append(out, FillLayer{
 			Digest: l.digest, State: s.word, Error: s.err, Total: l.total,
-			Done: min(l.done.Load(), l.total), Proved: l.proved.Load(),
+			Done: min(l.done.Load(), l.total), Fetched: l.fetched.Load(), Proved: l.proved.Load(),
 		})
 	}
 	return out
 }
 
 type fillLayer struct {
-	digest digest.Digest
-	total  int64
-	done   atomic.Int64
-	proved atomic.Bool
-	state  atomic.Pointer[fillState]
+	digest  digest.Digest
+	total   int64
+	done    atomic.Int64
+	fetched atomic.Int64
+	proved  atomic.Bool
+	state   atomic.Pointer[fillState]
 }
 
 type fillState struct{ word, err string }
