@@ -140,10 +140,10 @@ func (c *claimFill) copy(ctx context.Context, body io.ReadCloser) (err error) {
 		if err := c.land(ctx); err != nil {
 			return err
 		}
-		if err == io.EOF && c.spool.n < c.spool.size { //nolint:errorlint // io.Reader's own
+		if err == io.EOF && c.spool.n < c.spool.size {
 			return io.ErrUnexpectedEOF
 		}
-		if err != nil && err != io.EOF { //nolint:errorlint // likewise
+		if err != nil && err != io.EOF {
 			return err
 		}
 	}

@@ -187,7 +187,7 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.body.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)
-	if err == io.EOF && b.left > 0 { //nolint:errorlint // io.Reader's own
+	if err == io.EOF && b.left > 0 {
 		err = io.ErrUnexpectedEOF
 	}
 	if b.left == 0 {
