@@ -52,10 +52,10 @@ func (b *Builder) Index(info InfoInput, cut Cut) (*Index, error) {
 	l.run()
 	x.Info = info.info(&l.pool)
 	x.Pool = l.pool.Pool()
-	x.sortDigests()
-	if err := x.validate(); err != nil {
+	if err := x.validateTables(); err != nil {
 		return nil, malformed("%w", err)
 	}
+	x.sortDigests()
 	return x, nil
 }
 

@@ -40,7 +40,7 @@ type giving struct {
 	info    Info
 	spans   []Span
 	chunks  []Chunk
-	digests []ChunkDigest
+	digests []DigestRef
 	files   []File
 	inodes  []Inode
 	extents []Extent
@@ -88,6 +88,19 @@ func (g *giving) has(lender Lender, addr, n int64) bool {
 		}
 	}
 	return false
+}
+
+// content returns the digest of what r is of, and where that is.
+func (g *giving) content(r DigestRef) ([32]byte, []Extent) {
+	switch {
+	case r.File == 0 && int(r.Row) < len(g.chunks):
+		c := &g.chunks[r.Row]
+		return c.SHA256, []Extent{{Addr: c.Addr, Len: int64(c.Len)}}
+	case r.File == 1 && int(r.Row) < len(g.files):
+		f := &g.files[r.Row]
+		return f.SHA256, g.dataOf(f.Inode)
+	}
+	return [32]byte{}, nil
 }
 
 // dataOf returns the runs of the data of the inode in a row.

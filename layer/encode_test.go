@@ -121,6 +121,15 @@ func TestValidate(t *testing.T) {
 		{"chunks overlap", func(x *Index) { x.Chunks[1].Inner = 1 }, "chunk 1"},
 		{"chunk deep inside", func(x *Index) { x.Chunks[1].Inner = 1 << 31 }, "exceed the limit"},
 		{"no chunk", func(x *Index) { x.Spans[1].Chunks.Count = 0 }, "chunks out of order"},
+		{"digest missing", func(x *Index) { x.Digests = x.Digests[1:] }, "2 of them of 3 chunks"},
+		{"digest left over", func(x *Index) { x.Digests = append(x.Digests, x.Digests[2]) }, "4 of them of 3 chunks"},
+		{"digests out of order", func(x *Index) { x.Digests[0].Prefix = 1 }, "digests out of order"},
+		{"digest of no chunk", func(x *Index) { x.Digests[1].Row = 3 }, "row 3 of 3"},
+		{"digest of no file", func(x *Index) { x.Digests[1].File = 1 }, "row 1 of 0"},
+		{"digest of nothing", func(x *Index) { x.Digests[1].File = 2 }, "digest 1 of nothing"},
+		{"digests of the blob", func(x *Index) { x.Info.Digests = OfBlob }, "of 0 chunks"},
+		{"landmark beyond", func(x *Index) { x.Info.Landmark = 17 }, "landmark at 17"},
+		{"landmark before", func(x *Index) { x.Info.Landmark = -2 }, "landmark at -2"},
 		{"chunk left over", func(x *Index) { x.Chunks = append(x.Chunks, x.Chunks[2]) }, "spans cover"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -167,6 +176,9 @@ func walkTables(t testing.TB, x *Index) {
 		for _, a := range x.Xattrs[in.Xattrs.First:][:in.Xattrs.Count] {
 			_, _ = x.Pool.String(a.Name), x.Pool.String(a.Value)
 		}
+	}
+	for _, d := range x.Digests {
+		_ = x.digest(d)
 	}
 	var addr int64
 	for i := range x.Spans {

@@ -20,9 +20,9 @@ type Index struct {
 	Xattrs  []Xattr  // an inode's are contiguous, in byte order of name
 	Spans   []Span   // by address, without overlap
 	Chunks  []Chunk  // by address; a span's are contiguous
-	// Digests are those of all Chunks, in order, to be looked up; there are none
-	// if they are not OfData.
-	Digests []ChunkDigest
+	// Digests are those of all Chunks, and of Files that are not one chunk, in
+	// order, to be looked up; there are none if those of Chunks are not OfData.
+	Digests []DigestRef
 	// Checkpoints are parallel to Spans in gzip and zstd layers; there are none
 	// if the format allows none, and then the blob is read from its beginning.
 	Checkpoints []Checkpoint
@@ -170,11 +170,11 @@ type Chunk struct {
 	SHA256 [32]byte
 }
 
-// ChunkDigest is the beginning of a chunk's digest.
-type ChunkDigest struct {
+// DigestRef is the beginning of the digest of a chunk or file.
+type DigestRef struct {
 	Prefix uint64 // the first 8 bytes, as a number
-	Chunk  uint32 // row in Chunks
-	_      uint32
+	Row    uint32 // in Chunks, or in Files if File is 1
+	File   uint32
 }
 
 // Checkpoint says how decoding begins at the span of the same number.

@@ -1,61 +1,75 @@
 package layer
 
-import "errors"
+import (
+	"errors"
+	"math/bits"
+	"slices"
+)
 
 const (
 	// maxWanted bounds how many chunks of a layer are looked for in others. With
-	// places to find them at, each takes 32 bytes.
+	// places to find them at, each takes 34 bytes.
 	maxWanted = 1 << 20
-	// maxTwins is how many equal chunks, or files, of a donor are looked at for
-	// one that is there.
+	// maxTwins is how many equal chunks or files of a donor are looked at for one
+	// that is there.
 	maxTwins = 16
 )
 
 // quest is a search in other layers for chunks that a layer is missing.
 type quest struct {
 	x       *Index
-	bits    []uint64 // of the chunks still wanted
-	left    int      // how many
-	chunks  []ChunkDigest
-	files   []uint32 // rows in Files: those with wanted chunks; nil before they are looked for
+	missing []uint64    // a bit for each chunk
+	left    int         // how many are set
+	wanted  []DigestRef // of missing chunks, and of files that have some; in order
+	sieve   []uint64    // a bit is set for the beginnings of wanted
+	coarse  int         // by how much they are shifted
 	lenders []Lender
 	places  []loan
 }
 
 func newQuest(x *Index, store Store) *quest {
-	q := &quest{x: x, bits: make([]uint64, (len(x.Chunks)+63)/64)}
+	q := &quest{x: x, missing: make([]uint64, (len(x.Chunks)+63)/64)}
 	for i := range x.Spans {
 		c := x.Spans[i].Chunks
 		if q.left >= maxWanted || store.Has(i) {
 			continue
 		}
 		for k := c.First; k < c.First+c.Count; k++ {
-			q.bits[k/64] |= 1 << (k % 64)
+			q.missing[k/64] |= 1 << (k % 64)
 		}
 		q.left += int(c.Count)
 	}
-	q.chunks = make([]ChunkDigest, 0, q.left)
+	q.wanted = make([]DigestRef, 0, q.left)
 	for _, d := range x.Digests {
-		if q.wants(d.Chunk) {
-			q.chunks = append(q.chunks, d)
+		if q.wants(d) {
+			q.wanted = append(q.wanted, d)
 		}
+	}
+	// 16 bits for each let one in 16 pass that is not wanted.
+	log := bits.Len(uint(len(q.wanted))) + 4
+	q.coarse, q.sieve = 64-log, make([]uint64, 1<<max(log-6, 0))
+	for _, d := range q.wanted {
+		at := d.Prefix >> q.coarse
+		q.sieve[at/64] |= 1 << (at % 64)
 	}
 	return q
 }
 
-func (q *quest) wants(chunk uint32) bool { return q.bits[chunk/64]&(1<<(chunk%64)) != 0 }
+func (q *quest) lacks(chunk uint32) bool { return q.missing[chunk/64]&(1<<(chunk%64)) != 0 }
 
-// ask looks up what is wanted in a donor's tables, which are in the same order.
-func (q *quest) ask(d Donor) error {
-	file, release, err := d.Index()
-	if err != nil {
-		return err
+// wants reports whether a chunk is missing, or one of a file.
+func (q *quest) wants(d DigestRef) bool {
+	if d.File == 0 {
+		return q.lacks(d.Row)
 	}
-	g, err := skim(file)
-	if err == nil && g.info.Digests == OfData {
-		err = q.look(&asked{giving: g, donor: d})
+	for _, e := range q.x.dataOf(&q.x.Inodes[q.x.Files[d.Row].Inode]) {
+		for c, end := q.x.chunksIn(e.Addr, e.Len); c < end; c++ {
+			if q.lacks(uint32(c)) {
+				return true
+			}
+		}
 	}
-	return errors.Join(err, release())
+	return false
 }
 
 // asked is a donor that is being asked.
@@ -66,140 +80,131 @@ type asked struct {
 	row    uint32 // of lender
 }
 
-func (q *quest) look(a *asked) error {
-	if err := q.lookForChunks(a); err != nil || q.left == 0 || len(a.files) == 0 {
+// ask looks up what is wanted in a donor's digests.
+func (q *quest) ask(d Donor) error {
+	file, release, err := d.Index()
+	if err != nil {
 		return err
 	}
-	return q.lookForFiles(a)
-}
-
-// lookForChunks goes through both lists of digests side by side, and drops what
-// it finds, and what was found in files, from that of the wanted ones.
-func (q *quest) lookForChunks(a *asked) error {
-	rest := q.chunks[:0]
-	at := 0
-	for k := range q.chunks {
-		d := &q.chunks[k]
-		if !q.wants(d.Chunk) {
-			continue
-		}
-		at = seek(a.digests, at, d.Prefix, func(d *ChunkDigest) uint64 { return d.Prefix })
-		found, err := q.chunk(a, d, at)
-		if err != nil {
-			return err
-		}
-		if !found {
-			rest = append(rest, *d)
+	g, err := skim(file)
+	if err == nil && g.info.Digests == OfData {
+		before := q.left
+		if err = q.look(&asked{giving: g, donor: d}); q.left < before {
+			q.wanted = slices.DeleteFunc(q.wanted, func(d DigestRef) bool { return !q.wants(d) })
 		}
 	}
-	q.chunks = rest
+	return errors.Join(err, release())
+}
+
+// look goes through both lists of digests side by side: the shorter one by one,
+// and the other by leaps.
+func (q *quest) look(a *asked) error {
+	if len(q.wanted) < len(a.digests)/8 {
+		return q.leap(a)
+	}
+	at, last, twins := 0, uint64(0), 0
+	for i := range a.digests {
+		p := a.digests[i].Prefix
+		if bit := p >> q.coarse; q.sieve[bit/64]&(1<<(bit%64)) == 0 {
+			continue
+		}
+		if at = seek(q.wanted, at, p); at == len(q.wanted) {
+			return nil
+		}
+		if twins++; p != last {
+			last, twins = p, 1
+		}
+		if twins > maxTwins {
+			continue
+		}
+		if err := q.match(a, q.wanted[at:], a.digests[i]); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-// chunk looks for a chunk among the digests from row at on.
-func (q *quest) chunk(a *asked, d *ChunkDigest, at int) (bool, error) {
-	c := &q.x.Chunks[d.Chunk]
-	for ; at < len(a.digests) && a.digests[at].Prefix == d.Prefix; at++ {
-		row := a.digests[at].Chunk
-		if int(row) >= len(a.chunks) || a.chunks[row].SHA256 != c.SHA256 || a.chunks[row].Len != c.Len {
+func (q *quest) leap(a *asked) error {
+	at := 0
+	for i := range q.wanted {
+		p := q.wanted[i].Prefix
+		if i > 0 && p == q.wanted[i-1].Prefix {
 			continue
 		}
-		if ok, err := q.take(a, d.Chunk, a.chunks[row].Addr); ok || err != nil {
-			return ok, err
+		at = seek(a.digests, at, p)
+		for _, d := range a.digests[at:min(at+maxTwins, len(a.digests))] {
+			if d.Prefix != p {
+				break
+			}
+			if err := q.match(a, q.wanted[i:], d); err != nil {
+				return err
+			}
 		}
 	}
-	return false, nil
+	return nil
 }
 
-// take notes that a chunk is at addr, if it is.
-func (q *quest) take(a *asked, chunk uint32, addr int64) (bool, error) {
+// match takes what d is of for those at the head of wanted that are alike.
+func (q *quest) match(a *asked, wanted []DigestRef, d DigestRef) error {
+	if wanted[0].Prefix != d.Prefix {
+		return nil
+	}
+	sum, there := a.content(d)
+	for _, w := range wanted {
+		if w.Prefix != d.Prefix {
+			break
+		}
+		if *q.x.digest(w) != sum {
+			continue
+		}
+		if err := q.fill(a, w, there); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fill takes the missing chunks of a chunk or file from the same content there.
+func (q *quest) fill(a *asked, w DigestRef, there []Extent) error {
+	if w.File == 0 {
+		return q.take(a, w.Row, 0, there)
+	}
+	for _, e := range q.x.dataOf(&q.x.Inodes[q.x.Files[w.Row].Inode]) {
+		for c, end := q.x.chunksIn(e.Addr, e.Len); c < end; c++ {
+			if err := q.take(a, uint32(c), e.Off+q.x.Chunks[c].Addr-e.Addr, there); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// take notes where a chunk is that begins at off of the content there, if the
+// donor has it and nobody else does.
+func (q *quest) take(a *asked, chunk uint32, off int64, there []Extent) error {
+	n := int64(q.x.Chunks[chunk].Len)
+	addr, ok := within(there, off, n)
+	if !ok || !q.lacks(chunk) {
+		return nil
+	}
 	if a.lender == nil {
 		lender, err := a.donor.Lender(a.info.AddrSize, len(a.spans))
 		if err != nil {
-			return false, err
+			return err
 		}
 		a.lender, a.row = lender, uint32(len(q.lenders))
 		q.lenders = append(q.lenders, lender)
 	}
-	if !a.has(a.lender, addr, int64(q.x.Chunks[chunk].Len)) {
-		return false, nil
-	}
-	q.places = append(q.places, loan{chunk: chunk, lender: a.row, addr: addr})
-	q.bits[chunk/64] &^= 1 << (chunk % 64)
-	q.left--
-	return true, nil
-}
-
-// lookForFiles looks for whole files that the donor has, be they cut up
-// otherwise.
-func (q *quest) lookForFiles(a *asked) error {
-	if q.files == nil {
-		q.files = []uint32{}
-		for i := range q.x.Files {
-			if q.wantsOf(&q.x.Files[i]) {
-				q.files = append(q.files, uint32(i))
-			}
-		}
-	}
-	rest := q.files[:0]
-	at := 0
-	for _, row := range q.files {
-		f := &q.x.Files[row]
-		prefix := prefixOf(&f.SHA256)
-		at = seek(a.files, at, prefix, func(f *File) uint64 { return prefixOf(&f.SHA256) })
-		wants := true
-		for k := at; wants && k < min(at+maxTwins, len(a.files)) && prefixOf(&a.files[k].SHA256) == prefix; k++ {
-			if a.files[k].SHA256 != f.SHA256 {
-				continue
-			}
-			if err := q.file(a, f, a.files[k].Inode); err != nil {
-				return err
-			}
-			wants = q.wantsOf(f)
-		}
-		if wants {
-			rest = append(rest, row)
-		}
-	}
-	q.files = rest
-	return nil
-}
-
-// wantsOf reports whether a file has chunks that are wanted.
-func (q *quest) wantsOf(f *File) bool {
-	for _, e := range q.x.dataOf(&q.x.Inodes[f.Inode]) {
-		for c, end := q.x.chunksIn(e.Addr, e.Len); c < end; c++ {
-			if q.wants(uint32(c)) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// file takes those chunks of a file that the donor's inode in a row has.
-func (q *quest) file(a *asked, f *File, row uint32) error {
-	theirs := a.dataOf(row)
-	for _, e := range q.x.dataOf(&q.x.Inodes[f.Inode]) {
-		for c, end := q.x.chunksIn(e.Addr, e.Len); c < end; c++ {
-			if !q.wants(uint32(c)) {
-				continue
-			}
-			n := int64(q.x.Chunks[c].Len)
-			addr, ok := within(theirs, e.Off+q.x.Chunks[c].Addr-e.Addr, n)
-			if !ok {
-				continue
-			}
-			if _, err := q.take(a, uint32(c), addr); err != nil {
-				return err
-			}
-		}
+	if a.has(a.lender, addr, n) {
+		q.places = append(q.places, loan{chunk: chunk, lender: a.row, addr: addr})
+		q.missing[chunk/64] &^= 1 << (chunk % 64)
+		q.left--
 	}
 	return nil
 }
 
-// within returns the address of a file's bytes [off, off+n), if they are all in
-// one extent.
+// within returns the address of the bytes [off, off+n) of some content, if they
+// are all in one extent.
 func within(extents []Extent, off, n int64) (int64, bool) {
 	for _, e := range extents {
 		if e.Off <= off && off-e.Off <= e.Len-n {
@@ -209,17 +214,17 @@ func within(extents []Extent, off, n int64) (int64, bool) {
 	return 0, false
 }
 
-// seek returns the first of rows from at on whose key is not less than key.
-// Rows are in order of their keys; the fewer are passed over, the quicker.
-func seek[T any](rows []T, at int, key uint64, of func(*T) uint64) int {
+// seek returns the first of rows from at on whose digest does not begin with
+// less than prefix. The fewer are passed over, the quicker.
+func seek(rows []DigestRef, at int, prefix uint64) int {
 	step := 1
-	for at+step < len(rows) && of(&rows[at+step]) < key {
+	for at+step < len(rows) && rows[at+step].Prefix < prefix {
 		at += step
 		step *= 2
 	}
 	end := min(at+step, len(rows))
 	for at < end {
-		if mid := int(uint(at+end) / 2); of(&rows[mid]) < key {
+		if mid := int(uint(at+end) / 2); rows[mid].Prefix < prefix {
 			at = mid + 1
 		} else {
 			end = mid

@@ -80,10 +80,10 @@ func unpack(data []byte, d ocispec.Descriptor) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.sortDigests()
-	if err := x.validate(); err != nil {
+	if err := x.validateTables(); err != nil {
 		return nil, fmt.Errorf("%w: %w", flat.ErrCorrupt, err)
 	}
+	x.sortDigests()
 	if x.Blob() != d.Digest || x.Info.BlobSize != d.Size {
 		return nil, fmt.Errorf("of layer %.100q of %d bytes, not %d: %w", x.Blob(), x.Info.BlobSize, d.Size, errOther)
 	}
