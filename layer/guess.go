@@ -63,7 +63,7 @@ func (f *forecast) touched(span int) bool {
 	was := f.state[span]
 	f.state[span] = touched
 	if was != touched {
-		f.near.family[span].touched++
+		f.near.came(span, was == guessed)
 	}
 	if len(f.fresh) < maxFresh {
 		f.fresh = append(f.fresh, span)
@@ -72,10 +72,7 @@ func (f *forecast) touched(span int) bool {
 	case touched:
 	case unknown:
 		f.ledger.used(f.spans[span].CLen)
-	case guessed:
-		f.ledger.repaid(f.spans[span].CLen)
-		f.near.came(span)
-	case foreseen:
+	case guessed, foreseen:
 		f.ledger.repaid(f.spans[span].CLen)
 	}
 	return was == guessed || was == foreseen

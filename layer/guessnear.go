@@ -6,12 +6,13 @@ import (
 )
 
 const (
-	nearFamilies = 24       // families of a kind on each side that are looked at
-	nearSight    = 4        // of them that tell how many are read there
-	nearCost     = 256      // bytes that a span costs beside its own
-	nearFall     = 16       // families away at which a guess is worth half
-	nearWeight   = 3        // guesses that what is known of a wider circle counts as
-	nearPrice    = 32 << 10 // bytes that may be wasted for a guess that comes true, when nothing is open
+	nearFamilies = 24        // families of a kind on each side that are looked at
+	nearSight    = 4         // of them that tell how many are read there
+	nearCost     = 256       // bytes that a span costs beside its own
+	nearFall     = 16        // families away at which a guess is worth half
+	nearWeight   = 3         // guesses that what is known of a wider circle counts as
+	nearOpen     = 0.3       // of a miss that an open guess counts as
+	nearPrice    = 256 << 10 // bytes that may be wasted for a guess that comes true, when nothing is open
 )
 
 // relation is how a neighbour relates to the span that is read.
@@ -50,6 +51,7 @@ type family struct {
 // kind are the families whose files are called alike, by their first span.
 type kind struct {
 	families []*family
+	read     tally // of families some of which were touched: how much of what is known of them was
 	outcomes [relations]tally
 }
 
@@ -88,20 +90,45 @@ func (n *neighbours) begin(places []place) {
 // guessed takes note of a guess.
 func (n *neighbours) guessed(i int, r relation) {
 	n.relation[i] = r
-	n.family[i].guessed++
+	n.family[i].change(0, 1)
 	n.family[i].kind.outcomes[r].made++
 }
 
 // forget takes it back.
 func (n *neighbours) forget(i int) {
-	n.family[i].guessed--
+	n.family[i].change(0, -1)
 	n.family[i].kind.outcomes[n.relation[i]].made--
 }
 
-// came takes note that a guess came true.
-func (n *neighbours) came(i int) {
-	n.family[i].guessed--
-	n.family[i].kind.outcomes[n.relation[i]].right++
+// came takes note of the first read of a span, which had been guessed or not.
+func (n *neighbours) came(i int, guessed bool) {
+	m := n.family[i]
+	if !guessed {
+		m.change(1, 0)
+		return
+	}
+	m.change(1, -1)
+	m.kind.outcomes[n.relation[i]].right++
+}
+
+// change keeps the sum over the kind's families, each of which counts once however
+// large it is.
+func (m *family) change(touched, guessed int) {
+	m.kind.read.right -= m.share()
+	if m.touched == 0 && touched > 0 {
+		m.kind.read.made++
+	}
+	m.touched += touched
+	m.guessed += guessed
+	m.kind.read.right += m.share()
+}
+
+// share returns how much of what is known of the family was touched.
+func (m *family) share() float64 {
+	if m.touched == 0 {
+		return 0
+	}
+	return float64(m.touched) / (float64(m.touched) + nearOpen*float64(m.guessed))
 }
 
 // chance that what is left of a family some of which was read is read, too.
@@ -142,7 +169,7 @@ func (f *forecast) neighboursLocked(r *reading) []int {
 func (f *forecast) aroundLocked(all []candidate, i int) []candidate {
 	own := f.near.family[i]
 	k := own.kind
-	within := k.outcomes[sameFamily].chance(sameFamily.usualChance())
+	within := k.read.chance(sameFamily.usualChance())
 	for at := max(own.at-nearFamilies, 0); at < min(own.at+nearFamilies+1, len(k.families)); at++ {
 		m := k.families[at]
 		chance := within
@@ -178,8 +205,6 @@ func (k *kind) chanceOf(at int) float64 {
 	return t.chance(k.outcomes[sameKind].chance(sameKind.usualChance()))
 }
 
-const nearOpen = 0.7
-
 func (f *forecast) pickLocked(r *reading, all []candidate, room int64) []int {
 	var picked []int
 	for _, c := range all {
@@ -187,7 +212,8 @@ func (f *forecast) pickLocked(r *reading, all []candidate, room int64) []int {
 		if size > room || !f.freeLocked(r, c.span) {
 			continue
 		}
-		if c.price > nearPrice*(1-f.ledger.load(near)) || !f.ledger.spend(near, size) {
+		left := 1 - f.ledger.load(near)
+		if c.price > nearPrice*left*left || !f.ledger.spend(near, size) {
 			break
 		}
 		room -= size
