@@ -21,10 +21,11 @@ type request = flight.Request[int, arrival]
 // errand is what a piece of work is told beside its spans.
 type errand struct {
 	why     why
-	pass    bool       // the blob is read from its beginning
-	lim     planLimits // of requests for ranges
-	guessed []int      // those of the spans, sorted, that count as guessed whatever why says
-	account []int      // those of the spans, sorted, that the forecast accounts for
+	pass    bool        // the blob is read from its beginning
+	lim     planLimits  // of requests for ranges
+	guessed []int       // those of the spans, sorted, that count as guessed whatever why says
+	account []int       // those of the spans, sorted, that the forecast accounts for
+	failed  func(error) // told why a span did not come; nil: nobody
 
 	mu   sync.Mutex // guards what follows
 	came []int      // of account: what the source was asked for and gave
@@ -86,8 +87,11 @@ func (l *Layer) early(ctx context.Context, spans []int) {
 // counting is done that counts what came, and why.
 func (l *Layer) counting(e *errand, done deliver) deliver {
 	return func(i int, a arrival, err error) {
-		if err == nil {
+		switch {
+		case err == nil:
 			l.count(e, i, a.from)
+		case e.failed != nil:
+			e.failed(err)
 		}
 		done(i, a, err)
 	}

@@ -149,7 +149,10 @@ func (l *Layer) read(ctx context.Context, p []byte, addr int64) error {
 	if !stored {
 		l.measure()
 	}
-	g := l.guess(reading{addr: addr, size: size, cold: !stored, link: l.link(), missing: l.absent})
+	var g guess
+	if !l.touches.expected(first, n) {
+		g = l.guess(reading{addr: addr, size: size, cold: !stored, link: l.link(), missing: l.absent})
+	}
 	if !stored {
 		return l.readCold(ctx, p, addr, g)
 	}

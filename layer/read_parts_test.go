@@ -311,6 +311,12 @@ func filledTar(t testing.TB, sizes []int) []byte {
 	return buf.Bytes()
 }
 
+func (q *quota) taken() int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.used
+}
+
 // exactly is for layers that fetch nothing on a guess.
 func exactly() Options { return Options{Traffic: NewTraffic(TrafficOptions{NoGuess: true})} }
 
@@ -324,7 +330,7 @@ func (b *bottled) open(t testing.TB, w *wire, s Store, o Options) *Layer {
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}
-		if tr := l.traffic; (o.Traffic == nil || tr.guesses == nil) && tr.memory.used+tr.decoders.used+int64(tr.reading) != 0 {
+		if tr := l.traffic; o.Traffic == nil && tr.memory.taken()+tr.decoders.taken()+int64(tr.reading) != 0 {
 			t.Error("memory or decoders still taken after Close")
 		}
 		if n := w.open.Load(); n != 0 {

@@ -15,7 +15,9 @@ type Touch struct {
 // touches knows which spans have been read from, and which were fetched though
 // nobody has.
 type touches struct {
-	seen []atomic.Uint64 // bits by span; set with mu held
+	seen     spanSet     // set with mu held
+	foretold spanSet     // by Prefetch
+	told     atomic.Bool // something is foretold
 
 	mu      sync.Mutex // guards what follows
 	epoch   time.Time  // of the first touch
@@ -31,12 +33,40 @@ type touch struct {
 	span  uint32
 }
 
+// spanSet is a set of spans.
+type spanSet []atomic.Uint64
+
+func newSpanSet(n int) spanSet { return make(spanSet, (n+63)/64) }
+
+func (s spanSet) has(i int) bool { return s[i/64].Load()&(1<<(i%64)) != 0 }
+
+func (s spanSet) add(i int) { s[i/64].Or(1 << (i % 64)) }
+
 func newTouches(spans int) touches {
-	return touches{seen: make([]atomic.Uint64, (spans+63)/64), early: make(map[int]struct{})}
+	return touches{seen: newSpanSet(spans), foretold: newSpanSet(spans), early: make(map[int]struct{})}
 }
 
 // has reports whether span i has been touched.
-func (t *touches) has(i int) bool { return t.seen[i/64].Load()&(1<<(i%64)) != 0 }
+func (t *touches) has(i int) bool { return t.seen.has(i) }
+
+// foretell takes note of a span that will be read.
+func (t *touches) foretell(i int) {
+	t.foretold.add(i)
+	t.told.Store(true)
+}
+
+// expected reports whether all of the spans [first, first+n) were foretold.
+func (t *touches) expected(first, n int) bool {
+	if !t.told.Load() {
+		return false
+	}
+	for i := first; i < first+n; i++ {
+		if !t.foretold.has(i) {
+			return false
+		}
+	}
+	return true
+}
 
 // add takes note of a read of span i, of so many compressed bytes, and reports
 // whether it was the first.
@@ -46,7 +76,7 @@ func (t *touches) add(i int, size int64) bool {
 	if t.has(i) {
 		return false
 	}
-	t.seen[i/64].Or(1 << (i % 64))
+	t.seen.add(i)
 	now := time.Now()
 	if len(t.order) == 0 {
 		t.epoch = now
@@ -95,7 +125,7 @@ func (l *Layer) Touches() []Touch {
 // touch takes note of a read of the spans [first, first+n).
 func (l *Layer) touch(first, n int) {
 	for i := first; i < first+n; i++ {
-		if !l.touches.has(i) && l.touches.add(i, l.x.cost(i)) && l.x.seekable() {
+		if !l.touches.has(i) && l.touches.add(i, l.x.cost(i)) && l.x.seekable() && !l.touches.foretold.has(i) {
 			l.forecast.touched(i)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 )
 
 const (
@@ -29,7 +31,8 @@ type TrafficOptions struct {
 type Traffic struct {
 	memory   *quota // bytes of spans on their way, see reserve
 	decoders *quota
-	guesses  *ledger // nil: guess nothing
+	ranges   *semaphore.Weighted // of Prefetch
+	guesses  *ledger             // nil: guess nothing
 
 	mu      sync.Mutex // guards what follows
 	reading int        // demand reads that wait for a source
@@ -43,6 +46,7 @@ func NewTraffic(o TrafficOptions) *Traffic {
 	t := &Traffic{
 		memory:   &quota{size: size, low: size / 2},
 		decoders: &quota{size: others + 1, low: others},
+		ranges:   semaphore.NewWeighted(prefetchRanges),
 	}
 	if !o.NoGuess {
 		t.guesses = new(ledger)
