@@ -40,7 +40,6 @@ func (r *reuse) find(l *Layer) {
 		}
 		slices.SortFunc(q.places, func(a, b loan) int { return cmp.Compare(a.chunk, b.chunk) })
 		r.lenders, r.places = q.lenders, q.places
-		r.donors = nil
 	})
 }
 
