@@ -118,10 +118,20 @@ func (l *Layer) deliverKept(claimed []int, read func(int, []byte) bool, from Ori
 
 // deliverReused is deliverKept of what other layers have.
 func (l *Layer) deliverReused(missing []int, done deliver) []int {
-	if l.reuse.donors == nil {
+	var theirs, rest []int
+	for _, i := range missing {
+		if l.reusable(i) {
+			theirs = append(theirs, i)
+		} else {
+			rest = append(rest, i)
+		}
+	}
+	if len(theirs) == 0 {
 		return missing
 	}
-	return l.deliverKept(missing, l.readReused, FromReuse, done)
+	rest = append(rest, l.deliverKept(theirs, l.readReused, FromReuse, done)...)
+	slices.Sort(rest)
+	return rest
 }
 
 // readWhole fills p with span i if the store has it.
