@@ -105,30 +105,41 @@ func (a attachments) change(ctx context.Context, change func(h *hints)) {
 }
 
 // noteReferrers remembers which profiles are in a list of what is attached to
-// an image.
+// an image, if the list tells.
 func (a attachments) noteReferrers(ctx context.Context, list []ocispec.Descriptor) {
-	found := latestProfiles(list)
-	a.change(ctx, func(h *hints) { h.Asked, h.Profiles = time.Now().UTC(), found })
+	if found, more := sharedProfiles(list); len(more) == 0 {
+		a.note(ctx, found)
+	}
 }
 
-// latestProfiles are those that a list of referrers tells of.
-func latestProfiles(list []ocispec.Descriptor) []sharedHint {
-	var out []sharedHint
-	for _, d := range list {
-		s, ok := manifest.ProfileOf(d)
-		if !ok {
-			continue
-		}
+// note remembers what profiles are attached to an image, by entrypoint the
+// latest.
+func (a attachments) note(ctx context.Context, found []manifest.SharedProfile) {
+	var latest []sharedHint
+	for _, s := range found {
 		one := sharedHint{s.Entrypoint, s.Updated, s.Blob}
-		i := slices.IndexFunc(out, func(h sharedHint) bool { return h.Entrypoint == s.Entrypoint })
+		i := slices.IndexFunc(latest, func(h sharedHint) bool { return h.Entrypoint == s.Entrypoint })
 		switch {
-		case i < 0 && len(out) < maxShared:
-			out = append(out, one)
-		case i >= 0 && one.later(out[i]):
-			out[i] = one
+		case i < 0 && len(latest) < maxShared:
+			latest = append(latest, one)
+		case i >= 0 && one.later(latest[i]):
+			latest[i] = one
 		}
 	}
-	return out
+	a.change(ctx, func(h *hints) { h.Asked, h.Profiles = time.Now().UTC(), latest })
+}
+
+// sharedProfiles are those that a list of referrers tells of, and the manifests
+// of more that have to be read.
+func sharedProfiles(list []ocispec.Descriptor) (found []manifest.SharedProfile, more []ocispec.Descriptor) {
+	for _, d := range list {
+		if s, ok := manifest.ProfileOf(d); ok {
+			found = append(found, s)
+		} else if d.ArtifactType == manifest.ProfileArtifactType && len(more) < maxAttached {
+			more = append(more, d)
+		}
+	}
+	return found, more
 }
 
 // later reports whether s is to be preferred to o.
@@ -199,13 +210,45 @@ func PullProfile(ctx context.Context, m *manifest.Image, o *ProfileOptions) (p *
 
 // ask looks at what is attached to the image.
 func (a attachments) ask(ctx context.Context, r Registry) error {
-	limited, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	list, err := r.Referrers(limited, a.repo, a.image)
-	if err == nil {
-		a.noteReferrers(ctx, list)
+	list, err := r.Referrers(ctx, a.repo, a.image)
+	if err != nil {
+		return err
 	}
-	return err
+	found, more := sharedProfiles(list)
+	for _, d := range more {
+		s, err := a.readShared(ctx, r, d)
+		if err != nil {
+			a.log.WithError(err).WithField("image", a.image).Warn("a profile attached to the image cannot be read")
+			continue
+		}
+		found = append(found, s)
+	}
+	a.note(ctx, found)
+	return ctx.Err()
+}
+
+// readShared reads a manifest that the list of referrers does not repeat.
+func (a attachments) readShared(ctx context.Context, r Registry, d ocispec.Descriptor) (s manifest.SharedProfile, err error) {
+	ref, err := reference.WithDigest(a.repo, d.Digest)
+	if err != nil {
+		return s, err
+	}
+	_, raw, err := r.Manifest(ctx, ref)
+	if err == nil {
+		err = manifest.Verify(raw, ocispec.Descriptor{Digest: d.Digest, Size: int64(len(raw))})
+	}
+	if err == nil {
+		s, err = manifest.ParseSharedProfile(raw)
+	}
+	if err == nil && (s.Subject == nil || s.Subject.Digest != a.image) {
+		err = fmt.Errorf("%w: it is of another image", manifest.ErrMalformed)
+	}
+	if err != nil {
+		return s, fmt.Errorf("%s: %w", d.Digest, err)
+	}
+	return s, nil
 }
 
 func (h hints) profile(entrypoint string) (ocispec.Descriptor, bool) {
