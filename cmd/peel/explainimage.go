@@ -160,7 +160,15 @@ func places(n int) string {
 	if n == 1 {
 		return "its beginning"
 	}
-	return strconv.Itoa(n) + " places"
+	return counted(n, "place")
+}
+
+// counted is a number of things, for people.
+func counted(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return strconv.Itoa(n) + " " + thing
 }
 
 // convert is the command that gives all layers a table of contents.
@@ -202,8 +210,8 @@ func (e *imageExplanation) printAhead(w io.Writer) {
 		fmt.Fprintf(w, "Ahead:     nothing is known of what will be read; a mount learns it, or: peel profile pull %s\n", e.Reference)
 	}
 	for _, p := range e.Profiles {
-		fmt.Fprintf(w, "Profile:   %s of %d runs, %d of this machine, the last %s ago: %d touches\n",
-			strconv.Quote(p.Entrypoint), p.Runs, p.OwnRuns, ago(p.Updated), p.Touches)
+		fmt.Fprintf(w, "Profile:   %s, of %s, %d of this machine, the last %s ago: %s\n", strconv.Quote(p.Entrypoint),
+			counted(p.Runs, "run"), p.OwnRuns, ago(p.Updated), counted(p.Touches, "place"))
 	}
 	fmt.Fprintln(w)
 }
