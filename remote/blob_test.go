@@ -397,7 +397,7 @@ func BenchmarkReadRange(b *testing.B) {
 	content := noise(64 << 20)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serveBlob(w, r, content) }))
 	defer s.Close()
-	c, err := New(Options{Keychain: keys{}, HostsDir: b.TempDir()})
+	c, err := New(Options{Keychain: keys{}, HostsDir: b.TempDir(), RequestRate: 1 << 20})
 	if err != nil {
 		b.Fatal(err)
 	}

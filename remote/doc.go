@@ -16,11 +16,40 @@
 //
 // Client, Repository and Blob may be used by any number of goroutines; a reader
 // returned by ReadRange, or an Upload, by one. The package starts no goroutine
-// of its own. At most Options.MaxPerHost bodies are open per host, counted over
-// all clients that share Options.StateDir; who comes later waits, and that wait
-// is not counted against the retry budget. A caller that opens several readers
-// must drain or close them without waiting for another one to open. Other
-// processes are waited for 3 s at most, since they may have been stopped.
+// of its own, but for the second of two requests (see Late answers), which its
+// reader waits for. At most Options.MaxPerHost bodies are open per host, counted
+// over all clients that share Options.StateDir; who comes later waits, and that
+// wait is not counted against the retry budget. A caller that opens several
+// readers must drain or close them without waiting for another one to open.
+// Other processes are waited for 3 s at most, since they may have been stopped.
+//
+// # Classes
+//
+// Contexts say how urgent a request is (internal/priority), and may become more
+// urgent at any time. Per host, who waits is served by class, then as they came.
+// At most four requests of class Prefetch are under way, and one of class Fill,
+// which begins when nothing else is; both leave a quarter of the slots, and of
+// the requests that may be sent at once, to Demand. Bodies pause between reads,
+// for a second at most each time, while a request of a more urgent class is
+// under way. So a demand waits for no more than what is on the line already:
+// less than one range of the others. No host is asked more often than
+// Options.RequestRate, tokens aside.
+//
+// # The link
+//
+// Per host that serves, after redirects, Blob.Link and Client.Links tell the
+// median of the last 32 round trips (request sent to first byte, on connections
+// used before), and the bandwidth: the best of ten windows of all bodies
+// together, each of 100 ms, or of 256 KiB and 10 ms, in which readers waited for
+// the host. It is unknown as long as consumers are slower than the line.
+//
+// # Late answers
+//
+// When the first byte for a range of class Demand takes longer than 50 ms and
+// three times the median, known from 16 answers, the next host is asked as well,
+// or the same one by another connection; the first answer is taken, the other
+// request is cancelled. Of the requests to a host no more than one in fifty are
+// such, with two saved up at most, and none waits for a slot.
 //
 // # Retries
 //

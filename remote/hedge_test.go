@@ -104,7 +104,7 @@ func mirrored(t *testing.T, mirror, origin http.HandlerFunc) (c *Client, stop fu
 		origin(w, r)
 	})
 	toml := fmt.Sprintf("server = \"http://%s\"\n[host.\"http://mirror.example\"]\n", wired)
-	c, end := optionWire(t, &http.Server{Handler: h}, Options{HostsDir: hostsDir(t, wired, toml)}) //nolint:gosec // of a test
+	c, end := optionWire(t, &http.Server{Handler: h}, Options{HostsDir: hostsDir(t, wired, toml)})
 	return c, func() {
 		end()
 		synctest.Wait()

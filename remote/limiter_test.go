@@ -192,7 +192,6 @@ func TestRate(t *testing.T) {
 		q.want(t, "in time", "p1")
 		for range 40 {
 			q.ask(t, "d")
-			q.slots = map[string]*slot{}
 		}
 		q.wg.Wait()
 		if d := time.Since(start); d < 5500*time.Millisecond || d > 8*time.Second {
@@ -207,7 +206,7 @@ func TestRateOfRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		content := noise(100_000)
 		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serveBlob(w, r, content) })
-		c, end := optionWire(t, &http.Server{Handler: h}, Options{RequestRate: 20}) //nolint:gosec // of a test
+		c, end := optionWire(t, &http.Server{Handler: h}, Options{RequestRate: 20})
 		defer func() { end(); synctest.Wait() }()
 		ref, d := blobRef(t, wired, content)
 		b := c.Open(ref, d)
@@ -238,7 +237,7 @@ func TestPauseForDemand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		content := noise(1 << 20)
 		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serveBlob(w, r, content) })
-		c, end := optionWire(t, &http.Server{Handler: h}, Options{Retry: Retry{Progress: 2 * time.Second, Budget: 4 * time.Second}}) //nolint:gosec // of a test
+		c, end := optionWire(t, &http.Server{Handler: h}, Options{Retry: Retry{Progress: 2 * time.Second, Budget: 4 * time.Second}})
 		defer func() { end(); synctest.Wait() }()
 		ref, d := blobRef(t, wired, content)
 		b := c.Open(ref, d)

@@ -153,7 +153,9 @@ func (t *trips) add(d time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ring[t.n%roundTrips] = max(d, 1)
-	t.n++
+	if t.n++; t.n > roundTrips && t.n%4 != 0 {
+		return // one changes little
+	}
 	sorted := t.ring
 	known := sorted[:min(t.n, roundTrips)]
 	slices.Sort(known)

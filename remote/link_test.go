@@ -17,7 +17,7 @@ import (
 func farClient(t *testing.T, l *line.Link, content []byte, o Options) (b *Blob, stop func()) {
 	t.Helper()
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serveBlob(w, r, content) })
-	s := &http.Server{Handler: l.Handler(h), ConnContext: line.ConnContext} //nolint:gosec // of a test
+	s := &http.Server{Handler: l.Handler(h), ConnContext: line.ConnContext}
 	c, end := optionWire(t, s, o)
 	ref, d := blobRef(t, wired, content)
 	return c.Open(ref, d), func() {

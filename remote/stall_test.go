@@ -59,7 +59,7 @@ func wireClient(t *testing.T, h http.Handler) (c *Client, stop func()) {
 // one, as far as can be seen.
 func plainWire(t *testing.T, h http.Handler) (c *Client, stop func()) {
 	t.Helper()
-	return optionWire(t, &http.Server{Handler: h}, Options{}) //nolint:gosec // of a test
+	return optionWire(t, &http.Server{Handler: h}, Options{})
 }
 
 // optionWire is plainWire with options of the client and of the server.
