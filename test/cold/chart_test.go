@@ -12,7 +12,7 @@ import (
 // The measures of the chart, pixels.
 const (
 	chartWidth = 1000
-	chartTop   = 92  // above the bars: title, key
+	chartTop   = 108 // above the bars: title, key
 	panelLabel = 170 // for the names beside the bars
 	panelGap   = 24
 	barHeight  = 13
@@ -20,6 +20,7 @@ const (
 	groupHead  = 24
 	groupGap   = 10
 	chartFoot  = 56
+	labelWidth = 28 // of the figure after a bar
 )
 
 // A bar is a run of the chart.
@@ -139,11 +140,15 @@ func (r *results) group(b *strings.Builder, l line, w string, at box, scale floa
 		}
 		length := max(1, int(o.Total*scale))
 		fmt.Fprintf(b, `<rect x="%d" y="%d" width="%d" height="%d" fill="%s"/>`+"\n", at.w, y, length, barHeight, one.color())
-		text(b, at.w+length+4, y+barHeight-3, "", fmt.Sprintf("%.1f", o.Total))
+		label := at.w + length + 4
 		if limit := r.limit(l, w, one.way); limit > 0 {
 			x := at.w + int(limit*scale)
 			fmt.Fprintf(b, `<line x1="%d" y1="%d" x2="%d" y2="%d" stroke="#d93025" stroke-width="2"/>`+"\n", x, y-1, x, y+barHeight+1)
+			if x >= label-4 && x < label+labelWidth {
+				label = x + 4
+			}
 		}
+		text(b, label, y+barHeight-3, "", fmt.Sprintf("%.1f", o.Total))
 		y += barStep
 	}
 }

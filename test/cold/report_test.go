@@ -82,20 +82,21 @@ type verdict struct{ limit, pull, touched string }
 
 func (r *results) verdict(l line, o *result) (v verdict) {
 	counts := l.name == targetLine
-	lazy := o.Way != forms()[len(forms())-1].name // the last form is read whole, which has no such targets
+	limit := r.limit(l, o.Workload, o.Way)
+	lazy := limit > 0
 	total, bytes := maxTotal, maxBytes
 	if o.Profile {
 		total, bytes = maxTotalKnown, maxBytesKnown
 	}
 	touched := r.touched(o.Workload, o.Way)
-	if limit := r.limit(l, o.Workload, o.Way); limit > 0 && lazy {
+	if lazy {
 		v.limit = ratio(o.Total/limit, total, counts)
 	}
 	if pulled := r.pulled(o.Workload, l.name); pulled > 0 {
 		small := float64(touched) < touchedOfImage*float64(r.Sizes[o.Workload])
-		v.pull = ratio(o.Total/pulled, maxPull, counts && lazy && touched > 0 && small)
+		v.pull = ratio(o.Total/pulled, maxPull, counts && lazy && small)
 	}
-	if touched > 0 && lazy {
+	if lazy {
 		v.touched = ratio(float64(o.Bytes-r.tables(o.Workload, o.Way))/float64(touched), bytes, counts)
 	}
 	return v

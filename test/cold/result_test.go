@@ -59,11 +59,12 @@ func (r *results) touched(workload, way string) int64 {
 
 // limit is L: four round trips, the bytes that are needed at the line's full
 // rate, and what the command takes where all is on the local disk. 0 if
-// something of that was not measured.
+// something of that was not measured, or the way is not lazy.
 func (r *results) limit(l line, workload, way string) float64 {
 	at := r.find(workload, "", local, false)
 	n := r.touched(workload, way)
-	if at == nil || n == 0 {
+	lazy := slices.ContainsFunc(forms(), func(f form) bool { return f.name == way && f.lazy })
+	if at == nil || n == 0 || !lazy {
 		return 0
 	}
 	return 4*l.Delay.Seconds() + float64(n)/float64(l.BytesPerSecond) + at.Total
