@@ -72,7 +72,7 @@ func machine() string {
 	if err := unix.Uname(&u); err != nil {
 		return err.Error() + "\n\n"
 	}
-	return fmt.Sprintf("%d processors, Linux %s, %s; one run of each, in this order.\n\n",
+	return fmt.Sprintf("%d processors, Linux %s, %s; one run of each, three of the local disk.\n\n",
 		runtime.NumCPU(), unix.ByteSliceToString(u.Release[:]), time.Now().UTC().Format("2006-01-02"))
 }
 
