@@ -28,6 +28,7 @@ type opening struct {
 	docs      *cachedFetcher
 	search    *search
 	progress  []*layerProgress
+	donors    *donors     // nil if there are none
 	streamed  atomic.Bool // some layer was asked for by this opening
 	rangeless atomic.Bool // the registry has refused a byte range
 
@@ -43,6 +44,7 @@ func newOpening(o Options, r manifest.Reference) *opening {
 	if op.place {
 		op.IndexRepo = nil
 	}
+	op.donors = newDonors(o.Cache, o.Log)
 	op.docs = &cachedFetcher{from: o.Registry, docs: o.Cache, pull: o.Pull, local: op.place}
 	return op
 }

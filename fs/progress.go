@@ -5,6 +5,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -151,6 +152,14 @@ func (s *countedSource) ReadRange(ctx context.Context, off, n int64) (io.ReadClo
 		return nil, err
 	}
 	return &countedBody{body, s.meter}, nil
+}
+
+// Link is layer.Gauge's.
+func (s *countedSource) Link() (roundTrip time.Duration, bandwidth int64) {
+	if g, ok := s.Source.(layer.Gauge); ok {
+		return g.Link()
+	}
+	return 0, 0
 }
 
 type countedBody struct {

@@ -36,6 +36,9 @@ func NewPuller(o Options) *Puller {
 	if o.Log == nil {
 		o.Log = logrus.NewEntry(logrus.StandardLogger())
 	}
+	if o.Traffic == nil {
+		o.Traffic = layer.NewTraffic(layer.TrafficOptions{})
+	}
 	o.Pull, o.share = PullAlways, newTransfers(o.Log)
 	return &Puller{o: o}
 }
@@ -217,7 +220,9 @@ func (p *Puller) complete(ctx context.Context, b blob, t *meter) (err error) {
 	if c, ok := store.(interface{ Close() error }); ok {
 		defer func() { err = errors.Join(err, c.Close()) }()
 	}
-	l := layer.New(x, t.count(p.o.Registry.Layer(b.ref, b.desc)), store, layer.Options{Log: p.o.Log})
+	l := layer.New(x, t.count(p.o.Registry.Layer(b.ref, b.desc)), store, layer.Options{
+		Log: p.o.Log, Traffic: p.o.Traffic, Donors: newDonors(p.o.Cache, p.o.Log).of(b.key),
+	})
 	defer func() { err = errors.Join(err, l.Close()) }()
 	if l.Present() < x.Info.AddrSize {
 		t.set(TransferDownloading)
