@@ -83,12 +83,12 @@ func (p *replaying) link() (k Link) {
 	return k
 }
 
-// fetch has spans of a layer fetched that are missing by now, and waits for the
-// end of it.
+// fetch has spans of a layer fetched that are missing by now, and waits for them,
+// whoever fetches them.
 func (p *replaying) fetch(ctx context.Context, l *Layer, spans []int) error {
 	var missing []int
 	for _, i := range spans {
-		if l.absent(i) {
+		if !l.store.Has(i) {
 			missing = append(missing, i)
 		}
 	}

@@ -206,7 +206,7 @@ func TestMemoryIsSharedByLayers(t *testing.T) {
 func TestDemandDoesNotWaitForOthers(t *testing.T) {
 	t.Parallel()
 	for _, class := range []priority.Class{priority.Prefetch, priority.Fill} {
-		b := zeroes(64<<20, 1<<20)
+		b := zeroes(24<<20, 1<<20)
 		synctest.Test(t, func(t *testing.T) {
 			tr := NewTraffic(TrafficOptions{Memory: 16 << 20})
 			open := make(chan struct{})
