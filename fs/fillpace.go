@@ -13,11 +13,15 @@ import (
 )
 
 // A fill asks for pieces of a blob: short enough that a reader who comes
-// meanwhile waits for few of them, and that a capped fill does not take seconds'
-// worth at once; long enough that a round trip is little beside them.
+// meanwhile hardly waits for what the line has of one, and that a capped fill
+// does not take seconds' worth at once; long enough that a round trip is little
+// beside them.
 const (
 	minPiece = 64 << 10 // bytes
 	maxPiece = 4 << 20  // bytes
+	anyPiece = 1 << 20  // bytes, of a line that nobody knows
+	// lineShare of what the line carries in a second is in one piece.
+	lineShare = 5
 	// pieceShare of what the cap allows in a second is in one piece, and four
 	// such that the line was too slow for may be caught up with.
 	pieceShare = 8
@@ -27,7 +31,7 @@ const (
 // pace holds a fill back.
 type pace struct {
 	limiter *rate.Limiter // of compressed bytes; nil: as fast as it goes
-	piece   int64         // bytes to ask for at once
+	piece   int64         // bytes to ask for at once, whatever the line
 	traffic *layer.Traffic
 }
 
@@ -39,6 +43,19 @@ func newPace(perSecond int64, t *layer.Traffic) *pace {
 		p.limiter = rate.NewLimiter(rate.Limit(perSecond), catchUp*int(p.piece))
 	}
 	return p
+}
+
+// size is how much to ask src for at once, bytes.
+func (p *pace) size(src layer.Source) int64 {
+	g, ok := src.(layer.Gauge)
+	if !ok {
+		return min(p.piece, anyPiece)
+	}
+	_, bandwidth := g.Link()
+	if bandwidth <= 0 {
+		return min(p.piece, anyPiece)
+	}
+	return min(p.piece, max(bandwidth/lineShare, minPiece))
 }
 
 // take returns when n bytes, at most a piece, may be asked for: the cap allows
@@ -156,7 +173,7 @@ type pacedBody struct {
 
 // next asks for the next piece, or for the rest if somebody turned out to wait.
 func (b *pacedBody) next() (err error) {
-	n := min(b.pace.piece, b.end-b.at)
+	n := min(b.pace.size(b.src), b.end-b.at)
 	if err := b.pace.take(b.ctx, n); err != nil {
 		return err
 	}

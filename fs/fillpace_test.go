@@ -9,8 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/peelfs/peel/internal/priority"
 	"github.com/peelfs/peel/layer"
 )
@@ -52,7 +50,7 @@ func TestPace(t *testing.T) {
 		{"less than a piece", second, priority.Fill, 5, 10, 1, 0},
 		{"nothing", second, priority.Fill, 5, 0, 1, 0},
 		{"all", second, priority.Fill, 0, 4 * second, 1, 3500 * time.Millisecond},
-		{"uncapped", 0, priority.Fill, 1, 4*second - 1, 1, 0},
+		{"uncapped", 0, priority.Fill, 1, 4*second - 1, 4, 0},
 		{"a reader's", second, priority.Demand, 1, 4*second - 1, 1, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -139,13 +137,38 @@ func TestPaceCancelled(t *testing.T) {
 	})
 }
 
+// gauged is a source that knows its line.
+type gauged struct {
+	ranged
+	bandwidth int64
+}
+
+func (g *gauged) Link() (time.Duration, int64) { return 0, g.bandwidth }
+
 func TestPieceSizes(t *testing.T) {
 	t.Parallel()
-	var got []int64
-	for _, rate := range []int64{0, 1, 1 << 20, 8 << 20, 1 << 30} {
-		got = append(got, newPace(rate, nil).piece)
+	for _, c := range []struct {
+		name      string
+		cap, line int64
+		want      int64
+	}{
+		{"nothing known", 0, 0, anyPiece},
+		{"least cap", 1, 0, minPiece},
+		{"cap", 1 << 20, 0, 128 << 10},
+		{"slow line", 0, 1000, minPiece},
+		{"line", 0, 5 << 20, 1 << 20},
+		{"fast line", 0, 1 << 30, maxPiece},
+		{"fast line, cap", 8 << 20, 1 << 30, 1 << 20},
+		{"fast line, high cap", 1 << 30, 1 << 30, maxPiece},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			if got := newPace(c.cap, nil).size(pacedSource{&gauged{bandwidth: c.line}}); got != c.want {
+				t.Errorf("%d bytes, want %d", got, c.want)
+			}
+		})
 	}
-	if d := cmp.Diff([]int64{maxPiece, minPiece, 128 << 10, 1 << 20, maxPiece}, got); d != "" {
-		t.Errorf("pieces (-want +got):\n%s", d)
+	if got := newPace(0, nil).size(newRanged(1)); got != anyPiece {
+		t.Errorf("%d bytes of a source that knows no line", got)
 	}
 }

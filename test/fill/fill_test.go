@@ -181,6 +181,26 @@ func TestTwoMounts(t *testing.T) {
 	x.readAll(t, two)
 }
 
+// TestEarly: what is left of an image that is shown early is fetched once it is
+// open.
+func TestEarly(t *testing.T) {
+	t.Parallel()
+	x := prepare(t, testkit.Stargz, 4, testkit.Link{BytesPerSecond: 4_000_000})
+	streamed := testkit.Encode(t, testkit.Gzip, testkit.File("streamed", content(9, 9)))
+	x.reg.Publish(t, "fi/ll", "early", append(x.layers, streamed)...)
+	x.ref = x.line.Host() + "/fi/ll:early"
+	root := x.p.Mount(x.ref, "--fill", "--early")
+	whole := func() bool {
+		in := x.inspect(t)
+		return len(in.Layers) == 3 && in.Layers[2].Access == "streamed" && inspected{in.Layers[:2]}.whole()
+	}
+	if !x.p.Until(patience, whole) {
+		t.Fatalf("not whole after %s: %+v", patience, x.inspect(t))
+	}
+	x.reg.Stop()
+	x.readAll(t, root)
+}
+
 // TestWrongBlob: a blob that is another than the manifest says, though no file
 // shows it, is told, and proves nothing.
 func TestWrongBlob(t *testing.T) {
