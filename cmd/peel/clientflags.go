@@ -36,6 +36,7 @@ type clientFlags struct {
 	timeout       time.Duration
 	schema        schemaFlag
 	foreign       []string
+	requestRate   rateFlag
 
 	login *remote.Credentials // of username, password and token; nil for none
 }
@@ -53,6 +54,28 @@ func (f *clientFlags) add(to *pflag.FlagSet) {
 	to.DurationVar(&f.timeout, "timeout", 0, "how `long` to wait for a registry that makes no progress (default 30s, 1m for reads of a mount)")
 	to.Var(&f.schema, "schema", "ask only for manifests of Docker `schema` 1, or for any but these with 2")
 	to.StringArrayVar(&f.foreign, "foreign-layers", nil, "`host` (host:port, *.domain, *) that layers may be read from by the URLs of their descriptors; patterns allow no private addresses (can be repeated)")
+	to.Var(&f.requestRate, "request-rate", "`requests` a second that a host is sent at most (default 200)")
+}
+
+// rateFlag is remote.Options.RequestRate on the command line.
+type rateFlag int
+
+func (r *rateFlag) Type() string { return "requests" }
+
+func (r *rateFlag) String() string {
+	if *r == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(*r))
+}
+
+func (r *rateFlag) Set(v string) error {
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 {
+		return fmt.Errorf("%q is no number above 0", v)
+	}
+	*r = rateFlag(n)
+	return nil
 }
 
 // schemaFlag is remote.Options.Schema on the command line.
@@ -149,6 +172,7 @@ func (a *app) client(log *logrus.Entry) (*remote.Client, error) {
 		PlainHTTP: a.plainHTTP, HostsDir: a.hostsDir, UserAgent: "peel/" + buildVersion().Version, Log: log,
 		Credentials: a.login, CAs: a.cas, ClientCert: a.clientCert, ClientKey: a.clientKey, InsecureSkipVerify: a.insecure,
 		Timeout: a.timeout, Schema: int(a.schema), ForeignHosts: a.foreign, StateDir: filepath.Join(state, "hosts"),
+		RequestRate: int(a.requestRate),
 	})
 }
 
@@ -182,6 +206,9 @@ func (f *clientFlags) args() ([]string, error) {
 	}
 	if f.schema != 0 {
 		args = append(args, "--schema="+f.schema.String())
+	}
+	if f.requestRate != 0 {
+		args = append(args, "--request-rate="+f.requestRate.String())
 	}
 	for _, host := range f.foreign {
 		args = append(args, "--foreign-layers="+host)

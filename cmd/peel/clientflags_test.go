@@ -37,6 +37,9 @@ func TestClientFlagsRefused(t *testing.T) {
 		{"user and token", "p", []string{"resolve", "--username", "u", "--password-stdin", "--token", "t", "a"}, "one of the two"},
 		{"long password", strings.Repeat("x", maxSecret+1), []string{"resolve", "--username", "u", "--password-stdin", "a"}, "more than"},
 		{"schema", "", []string{"resolve", "--schema", "3", "a"}, "neither 1 nor 2"},
+		{"request rate", "", []string{"resolve", "--request-rate", "0", "a"}, "no number above 0"},
+		{"memory", "", []string{"mount", "--memory", "much", "a", "/mnt"}, "like 64MiB"},
+		{"prefetch", "", []string{"mount", "--prefetch", "all", "a", "/mnt"}, "neither auto nor none"},
 		{"CA that is not there", "", []string{"resolve", "--ca", "/no/ca.pem", "a"}, "/no/ca.pem"},
 		{"pull with a CA that is not there", "", []string{"pull", "--ca", "/no/ca.pem", "a"}, "/no/ca.pem"},
 		{"key without certificate", "", []string{"resolve", "--client-key", "/no/key", "a"}, "--client-cert is missing"},
@@ -89,7 +92,7 @@ func TestServerGetsClientFlags(t *testing.T) {
 	}
 	f := clientFlags{
 		username: "user", token: "secret-token", cas: []string{dir + "/ca.pem", dir + "/./ca2.pem"}, clientCert: dir + "/c.pem", clientKey: dir + "/k.pem",
-		insecure: true, timeout: 5e9, schema: 1, foreign: []string{"*.example"},
+		insecure: true, timeout: 5e9, schema: 1, foreign: []string{"*.example"}, requestRate: 20,
 		login: &remote.Credentials{Registry: "r.example", Username: "user", Password: "hunter\n2", Token: "secret-token"},
 	}
 	got, err := f.args()
@@ -98,7 +101,7 @@ func TestServerGetsClientFlags(t *testing.T) {
 	}
 	want := []string{
 		"--client-cert=" + dir + "/c.pem", "--client-key=" + dir + "/k.pem", "--ca=" + dir + "/ca.pem", "--ca=" + dir + "/ca2.pem",
-		"--insecure-skip-verify", "--timeout=5s", "--schema=1", "--foreign-layers=*.example",
+		"--insecure-skip-verify", "--timeout=5s", "--schema=1", "--request-rate=20", "--foreign-layers=*.example",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
