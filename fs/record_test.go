@@ -154,7 +154,9 @@ func TestRoutes(t *testing.T) {
 	if err := p.srv.Close(); err != nil {
 		t.Fatal(err)
 	}
-	<-p.done
+	if err := <-p.done; !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
+	}
 	if err := Ask(t.Context(), root, "/mnt/d", Question{Pattern: "GET /status"}); !errors.Is(err, ErrNoServer) {
 		t.Errorf("dead server: %v", err)
 	}

@@ -206,7 +206,7 @@ func TestTraceOnFullDisk(t *testing.T) {
 		t.Errorf("%d lines lost, %d written", n, written)
 	}
 	told := hook.AllEntries()
-	if len(told) != 2 || told[0].Data["error"] != errFull {
+	if err, _ := told[0].Data[logrus.ErrorKey].(error); len(told) != 2 || !errors.Is(err, errFull) {
 		t.Errorf("told %v", told)
 	}
 }

@@ -38,36 +38,64 @@ func TestJudge(t *testing.T) {
 		why, advice string // parts
 		none        bool   // no advice is given
 	}{
-		{name: "eStargz", layer: layerInspection{Access: "lazy", Format: "eStargz", TOC: "sha256:1"},
-			why: "eStargz, by the table of contents", none: true},
-		{name: "gzip with an index", layer: layerInspection{Access: "lazy", Format: "gzip", Index: "sha256:1", Origin: "SOCI index v2"},
-			why: "by an index: SOCI index v2", none: true},
-		{name: "index of what cannot be entered", layer: big(layerInspection{Access: "resident", Format: "zstd", Index: "sha256:1", Resident: "one frame"}),
-			why: "the first read fetches all: one frame", advice: "peel convert --format estargz r IMAGE"},
-		{name: "plain gzip", layer: big(layerInspection{Access: "streamed", Format: "gzip", Reason: plain}),
-			why: "plain gzip, without an index", advice: "peel index push r, "},
-		{name: "small plain gzip", layer: layerInspection{Access: "streamed", Format: "gzip", Reason: plain, Spans: 1, Compressed: 1000},
-			why: "so small", none: true},
-		{name: "one frame of zstd", layer: big(layerInspection{Access: "streamed", Format: "zstd", Reason: plain, Spans: 1}),
-			why: "entered at its beginning only", advice: "peel convert"},
-		{name: "zstd that is resident", layer: big(layerInspection{Access: "streamed", Format: "zstd", Reason: plain, Resident: "one frame of 300 MB"}),
-			why: "nor would one help: one frame of 300 MB", advice: "peel convert"},
-		{name: "table of no use", layer: big(layerInspection{Access: "streamed", Format: "gzip", Reason: "its footer is none"}),
+		{
+			name: "eStargz", layer: layerInspection{Access: "lazy", Format: "eStargz", TOC: "sha256:1"},
+			why: "eStargz, by the table of contents", none: true,
+		},
+		{
+			name: "gzip with an index", layer: layerInspection{Access: "lazy", Format: "gzip", Index: "sha256:1", Origin: "SOCI index v2"},
+			why: "by an index: SOCI index v2", none: true,
+		},
+		{
+			name: "index of what cannot be entered", layer: big(layerInspection{Access: "resident", Format: "zstd", Index: "sha256:1", Resident: "one frame"}),
+			why: "the first read fetches all: one frame", advice: "peel convert --format estargz r IMAGE",
+		},
+		{
+			name: "plain gzip", layer: big(layerInspection{Access: "streamed", Format: "gzip", Reason: plain}),
+			why: "plain gzip, without an index", advice: "peel index push r, ",
+		},
+		{
+			name: "small plain gzip", layer: layerInspection{Access: "streamed", Format: "gzip", Reason: plain, Spans: 1, Compressed: 1000},
+			why: "so small", none: true,
+		},
+		{
+			name: "one frame of zstd", layer: big(layerInspection{Access: "streamed", Format: "zstd", Reason: plain, Spans: 1}),
+			why: "entered at its beginning only", advice: "peel convert",
+		},
+		{
+			name: "zstd that is resident", layer: big(layerInspection{Access: "streamed", Format: "zstd", Reason: plain, Resident: "one frame of 300 MB"}),
+			why: "nor would one help: one frame of 300 MB", advice: "peel convert",
+		},
+		{
+			name: "table of no use", layer: big(layerInspection{Access: "streamed", Format: "gzip", Reason: "its footer is none"}),
 			desc: ocispec.Descriptor{MediaType: gzipLayer, Annotations: map[string]string{toc: "sha256:" + strings.Repeat("0", 64)}},
-			why:  "its table of contents is of no use: its footer is none", advice: "peel convert"},
-		{name: "no ranges", layer: big(layerInspection{Access: "streamed", Format: "gzip", Reason: "the registry refuses byte ranges: 200"}),
-			why: "refuses byte ranges", advice: "hosts.toml"},
-		{name: "index of no use", layer: big(layerInspection{Access: "streamed", Format: "gzip", Reason: "index sha256:1 (peel index of r) not used: wrong; " + plain}),
-			why: "not used: wrong", advice: "peel index push r"},
-		{name: "schema 1", image: inspection{Schema1: true}, layer: big(layerInspection{Access: "streamed", Format: "gzip", Reason: "x"}),
-			why: "schema 1", advice: "peel save r -o oci:DIR"},
-		{name: "artifact", image: inspection{ArtifactType: "a/b"}, layer: big(layerInspection{Access: "streamed", Format: "tar", Reason: "it is a file, not a tar"}),
-			why: "file of an artifact", none: true},
-		{name: "on this machine", image: inspection{Transport: "oci"}, layer: big(layerInspection{Access: "streamed", Format: "gzip", Reason: plain}),
-			why: "lies on this machine", none: true},
-		{name: "foreign", layer: big(layerInspection{Access: "streamed", Format: "gzip", Reason: plain}),
+			why:  "its table of contents is of no use: its footer is none", advice: "peel convert",
+		},
+		{
+			name: "no ranges", layer: big(layerInspection{Access: "streamed", Format: "gzip", Reason: "the registry refuses byte ranges: 200"}),
+			why: "refuses byte ranges", advice: "hosts.toml",
+		},
+		{
+			name: "index of no use", layer: big(layerInspection{Access: "streamed", Format: "gzip", Reason: "index sha256:1 (peel index of r) not used: wrong; " + plain}),
+			why: "not used: wrong", advice: "peel index push r",
+		},
+		{
+			name: "schema 1", image: inspection{Schema1: true}, layer: big(layerInspection{Access: "streamed", Format: "gzip", Reason: "x"}),
+			why: "schema 1", advice: "peel save r -o oci:DIR",
+		},
+		{
+			name: "artifact", image: inspection{ArtifactType: "a/b"}, layer: big(layerInspection{Access: "streamed", Format: "tar", Reason: "it is a file, not a tar"}),
+			why: "file of an artifact", none: true,
+		},
+		{
+			name: "on this machine", image: inspection{Transport: "oci"}, layer: big(layerInspection{Access: "streamed", Format: "gzip", Reason: plain}),
+			why: "lies on this machine", none: true,
+		},
+		{
+			name: "foreign", layer: big(layerInspection{Access: "streamed", Format: "gzip", Reason: plain}),
 			desc: ocispec.Descriptor{MediaType: "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"},
-			why:  "no registry may distribute it", none: true},
+			why:  "no registry may distribute it", none: true,
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -104,8 +132,10 @@ func TestExplainedImage(t *testing.T) {
 func TestExplainedMount(t *testing.T) {
 	t.Parallel()
 	e := fs.Explanation{
-		Status: fs.Status{Record: fs.Record{Mountpoint: "/mnt/a", Reference: "docker.io/library/a:1", Digest: "sha256:0123456789abcdef", Since: time.Now().Add(-3 * time.Hour)},
-			Requests: 12, BytesFetched: 3_000_000, BytesPresent: 2_000_000, BytesTotal: 8_000_000},
+		Status: fs.Status{
+			Record:   fs.Record{Mountpoint: "/mnt/a", Reference: "docker.io/library/a:1", Digest: "sha256:0123456789abcdef", Since: time.Now().Add(-3 * time.Hour)},
+			Requests: 12, BytesFetched: 3_000_000, BytesPresent: 2_000_000, BytesTotal: 8_000_000,
+		},
 		Activity: fs.Activity{
 			Reads:         fs.ReadsByOrigin{Store: layer.Count{Count: 4, Bytes: 1000, Waited: 8 * time.Millisecond}, Network: layer.Count{Count: 2, Bytes: 5000, Waited: 3 * time.Second}},
 			RangeRequests: 9, DemandedBytes: 2_000_000, GuessedBytes: 300_000, PrefetchedBytes: 100_000, UnusedBytes: 100_000, TouchedBytes: 2_300_000, ReusedBytes: 7000,

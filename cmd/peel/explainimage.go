@@ -122,8 +122,10 @@ func (in *inspection) judge(l *layerInspection, d ocispec.Descriptor) judgement 
 	case in.Transport != "":
 		return judgement{Why: "it lies on this machine and was read once, for its names"}
 	case in.Schema1:
-		return judgement{Why: "manifests of Docker schema 1 know neither tables of contents nor indexes",
-			Advice: fmt.Sprintf("peel save %s -o oci:DIR, and peel convert --format estargz oci:DIR IMAGE", in.Reference)}
+		return judgement{
+			Why:    "manifests of Docker schema 1 know neither tables of contents nor indexes",
+			Advice: fmt.Sprintf("peel save %s -o oci:DIR, and peel convert --format estargz oci:DIR IMAGE", in.Reference),
+		}
 	case foreign(d):
 		return judgement{Why: "no registry may distribute it, nor is there an index of it: " + l.Reason}
 	case fs.RefusesRanges(l.Reason):
