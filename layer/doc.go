@@ -17,6 +17,18 @@
 // does so with all of it. [InPlace] is the store of a layer whose address space is
 // a blob on this machine. Close ends what is under way.
 //
+// # Traffic
+//
+// A read that misses something fetches it at once, together with what lies between
+// and what a forecast expects next, and begins to fetch what is expected later.
+// [Prefetch] does so with an order that somebody knows, Fill with all. Each fetch
+// has a class (internal/priority): demand, prefetch, fill. The layers of a process
+// share a [Traffic]: memory for spans on their way and processors, of which lower
+// classes get a part that demand never needs to wait for, and the ledger of what
+// guesses may cost. Bytes of a request are not read before there is memory for them,
+// so that a slow disk slows the network down. A fetch becomes as urgent as the reader
+// who comes to wait for it. [Layer.Stats] tells what all this was good for.
+//
 // # Checkpoints
 //
 // Spans of a plain gzip layer begin between DEFLATE blocks, with the window that

@@ -25,7 +25,8 @@ const (
 // are present and raised as others come, to the blob's size in the end. The error
 // is the first one, of ctx, the source or the store, or ErrVerify; what has been
 // fetched until then stays. Where the blob is read from its beginning, that goes
-// on when ctx ends, until Close.
+// on when ctx ends, until Close. The class of ctx is that of the work; at
+// priority.Fill no range is begun while the layer's Traffic is not idle.
 func (l *Layer) Fill(ctx context.Context, done *atomic.Int64) error {
 	if done == nil {
 		done = new(atomic.Int64)
@@ -86,13 +87,16 @@ func (x *Index) part(i int) int64 {
 }
 
 // limits are those of a Fill of class c. One that somebody waits for keeps the way
-// busy.
+// busy; of another one, no range is longer than a reader should wait for.
 func (f *filling) limits(c priority.Class) planLimits {
 	if c == priority.Demand {
 		return planLimits{gap: fillGap, run: fillRun, requests: fillRequests}
 	}
 	f.l.measure()
-	return f.l.link().limits(priority.Fill)
+	k := f.l.link()
+	lim := k.limits(priority.Fill)
+	lim.run = min(lim.run, k.limits(priority.Prefetch).run)
+	return lim
 }
 
 // byRanges fetches spans by long requests, of class Fill only while the way is

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/peelfs/peel/internal/priority"
 )
 
 func TestFill(t *testing.T) {
@@ -105,6 +107,43 @@ func TestFillAsksForLongRangesFewAtOnce(t *testing.T) {
 		}
 		stop()
 		if w.requests.Load() != 5 || p.most.Load() != fillRequests {
+			t.Errorf("%d requests, %d at once", w.requests.Load(), p.most.Load())
+		}
+	})
+}
+
+// A Fill that nobody waits for begins no request while somebody waits for another
+// one, and has one at a time.
+func TestFillInTheBackgroundKeepsOut(t *testing.T) {
+	t.Parallel()
+	b := zeroes(32<<20, 1<<20)
+	synctest.Test(t, func(t *testing.T) {
+		o := exactly()
+		busy := b.open(t, &wire{delay: time.Second}, newCounter(b.x), o)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := busy.ReadAt(t.Context(), make([]byte, 10), 0); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		w := &wire{pace: time.Millisecond, piece: 1 << 20}
+		p := &peak{wire: w}
+		ctx, stop := context.WithCancel(t.Context())
+		go p.watch(ctx)
+		l := b.open(t, w, newCounter(b.x), o)
+		wg.Go(func() {
+			if err := l.Fill(priority.With(t.Context(), priority.Fill), nil); err != nil {
+				t.Error(err)
+			}
+		})
+		<-time.After(time.Second + quiet - 1)
+		if n := w.requests.Load(); n != 0 {
+			t.Errorf("%d requests while somebody else waits", n)
+		}
+		wg.Wait()
+		stop()
+		if p.most.Load() != 1 || w.requests.Load() != 8 {
 			t.Errorf("%d requests, %d at once", w.requests.Load(), p.most.Load())
 		}
 	})
