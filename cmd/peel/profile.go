@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/peelfs/peel/fs"
+	"github.com/peelfs/peel/internal/sentinel"
 	"github.com/peelfs/peel/manifest"
 )
 
@@ -173,7 +174,11 @@ func (o *profileRecordOptions) run(ctx context.Context, dir string) error {
 	return err
 }
 
+// errNoMount: no record of a mount, or nobody who serves it.
+var errNoMount = sentinel.New("no live mount", errdefs.ErrNotFound)
+
 // noMount says that no server of a mount on dir was found.
 func noMount(dir string, err error) error {
-	return withRemedy(fmt.Errorf("%s: %w", dir, err), "peel ps lists the mounts; another cache folder is chosen with --cache")
+	err = fmt.Errorf("%s: %w of this cache folder: %w", dir, errNoMount, err)
+	return withRemedy(err, "peel ps lists the mounts; another cache folder is chosen with --cache")
 }
