@@ -60,10 +60,11 @@ type race struct {
 	got   *part              // by the second request
 }
 
-// begin is called when the first request is sent, for each of its hops; dog
-// watches it. The second lasts no longer than ctx.
+// begin is called when there is a connection for the first request, for each of
+// its hops, and again if that connection turns out to be dead; dog watches it.
+// The second lasts no longer than ctx.
 func (r *race) begin(ctx context.Context, l *link, dog *watchdog) {
-	if r == nil || l.trips.count.Load() < minTrips || !l.allowed.enough() {
+	if r == nil || r.timer != nil || l.trips.count.Load() < minTrips || !l.allowed.enough() {
 		return
 	}
 	r.mu.Lock()

@@ -27,9 +27,11 @@ func (c *Client) send(ctx context.Context, h hop, p *pace) (*answer, error) {
 	a := &answer{url: h.url, link: slot.link, dog: dog}
 	var proxied bool
 	var t timing
-	trace := httptrace.WithClientTrace(context.WithValue(watched, routeKey{}, &proxied), t.trace(func(i httptrace.GotConnInfo) { a.peer = peer(i) }))
 	race := raceOf(ctx)
-	race.begin(ctx, slot.link, dog)
+	trace := httptrace.WithClientTrace(context.WithValue(watched, routeKey{}, &proxied), t.trace(func(i httptrace.GotConnInfo) {
+		a.peer = peer(i)
+		race.begin(ctx, slot.link, dog)
+	}))
 	resp, err := c.exchange(trace, h, dog)
 	if race.lost() {
 		err = errOvertaken
