@@ -110,7 +110,7 @@ func (op *opening) attach(m *Image, i int, x *layer.Index) error {
 	if err != nil {
 		return fmt.Errorf("layer %s: %w", d.Digest, err)
 	}
-	m.layers[i] = layer.New(x, src, store, layer.Options{Log: op.Log, Traffic: op.Traffic, Donors: op.donors.of(m.keys[i])})
+	m.layers[i] = layer.New(x, paced(src), store, layer.Options{Log: op.Log, Traffic: op.Traffic, Donors: op.donors.of(m.keys[i])})
 	op.progress[i].set("ready")
 	return nil
 }

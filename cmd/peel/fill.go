@@ -27,7 +27,7 @@ func (o *mountOptions) beginFill(ctx context.Context, s *session) (stop func() e
 		_ = s.image.Fill(ctx, fs.FillOptions{ // it has logged what went wrong
 			Registry: s.from, Cache: kept{s.cache},
 			Spools: filepath.Join(s.cache.Dir(), "fill"), Tmp: filepath.Join(s.cache.Dir(), "tmp"),
-			Rate: int64(o.fillRate), Log: log,
+			Rate: int64(o.fillRate), Yield: s.traffic, Progress: s.filling, Log: log,
 		})
 	})
 	return func() error {

@@ -199,11 +199,14 @@ type session struct {
 	early *fs.Early // nil, unless the image is shown while it is opened
 	from  source
 	cache *cache.Cache
+
+	traffic *layer.Traffic   // of the image's layers; nil: they have one of their own
+	filling *fs.FillProgress // of a mount with --fill
 }
 
 // open opens an image. progress may be nil.
 func (a *app) open(ctx context.Context, r request, log *logrus.Entry, progress *fs.Progress) (s *session, err error) {
-	s = &session{}
+	s = &session{traffic: r.traffic, filling: &fs.FillProgress{}}
 	if s.cache, err = a.openCache(); err != nil {
 		return nil, err
 	}
