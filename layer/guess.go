@@ -10,7 +10,7 @@ type reading struct {
 	addr, size int64
 	cold       bool // something of it has to be fetched
 	link       Link
-	missing    func(span int) bool // neither stored nor under way
+	missing    func(span int) bool // not stored
 }
 
 // guess are missing spans that may be read soon, in blob order.
@@ -40,7 +40,8 @@ type state uint8
 
 const (
 	unknown  state = iota
-	guessed        // as a neighbour
+	guessed        // in a family that was read from
+	ventured       // in one beside it
 	foreseen       // on a reader's course
 	touched
 )
@@ -49,6 +50,14 @@ const maxFresh = 16 // spans touched by one read whose neighbours are looked at
 
 func newForecast(x *Index, b *ledger) *forecast {
 	return &forecast{spans: x.Spans, places: x.places, ledger: b}
+}
+
+// beginLocked makes what takes time and memory when a layer is used.
+func (f *forecast) beginLocked() {
+	if f.state == nil {
+		f.state = make([]state, len(f.spans))
+		f.near = newNeighbours(f.places())
+	}
 }
 
 // touched takes note of the first read of a span, and reports whether it had
@@ -61,28 +70,29 @@ func (f *forecast) touched(span int) bool {
 	defer f.mu.Unlock()
 	f.beginLocked()
 	was := f.state[span]
-	f.state[span] = touched
-	if was != touched {
-		f.near.came(span, was == guessed)
+	if was == touched {
+		return false
 	}
+	f.state[span] = touched
 	if len(f.fresh) < maxFresh {
 		f.fresh = append(f.fresh, span)
 	}
+	m := f.near.family[span]
 	switch was {
-	case touched:
-	case unknown:
+	case guessed, ventured:
+		m.change(1, -1)
+		if was == ventured {
+			m.kind.ventured.right++
+		}
+	default:
+		m.change(1, 0)
+	}
+	if was == unknown {
 		f.ledger.used(f.spans[span].CLen)
-	case guessed, foreseen:
-		f.ledger.repaid(f.spans[span].CLen)
+		return false
 	}
-	return was == guessed || was == foreseen
-}
-
-func (f *forecast) beginLocked() {
-	if f.state == nil {
-		f.state = make([]state, len(f.spans))
-		f.near.begin(f.places())
-	}
+	f.ledger.repaid(f.spans[span].CLen)
+	return true
 }
 
 // next takes note of a read and says what to fetch on a guess. Its spans are
@@ -94,10 +104,7 @@ func (f *forecast) next(r reading) guess {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.beginLocked()
-	at, n, ahead := f.courses.advance(chart{f.spans, f.near.places}, r.addr, r.size, f.ledger.allow(course))
-	for i := at; i < at+n; i++ {
-		ahead = append(ahead, i)
-	}
+	ahead := f.courses.advance(chart{f.spans, f.near.places}, r.addr, r.size, f.ledger.allow(course))
 	if len(ahead) == 0 && len(f.fresh) == 0 {
 		return guess{}
 	}
@@ -152,14 +159,19 @@ func (f *forecast) unused(spans []int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, i := range spans {
-		switch f.state[i] {
-		case unknown, touched:
+		was := f.state[i]
+		if was == unknown || was == touched {
 			continue
-		case guessed:
-			f.near.forget(i)
-		case foreseen:
 		}
 		f.state[i] = unknown
 		f.ledger.unspent(f.spans[i].CLen)
+		if was == foreseen {
+			continue
+		}
+		m := f.near.family[i]
+		m.change(0, -1)
+		if was == ventured {
+			m.kind.ventured.made--
+		}
 	}
 }

@@ -2,6 +2,7 @@ package layer
 
 const (
 	maxCourses  = 16       // readers of one layer that are told apart
+	maxAhead    = 8 << 20  // bytes of the address space that are read ahead of one reader
 	maxForeseen = 16       // strides that are foreseen
 	courseGap   = 8 << 10  // addresses between files of a tar, which a sequential reader skips
 	maxStride   = 64 << 20 // addresses
@@ -37,20 +38,19 @@ type chart struct {
 
 // advance takes note of a read of [addr, addr+size) and returns the spans ahead
 // that should be fetched, usually none, of at most room bytes in the blob.
-func (c *courses) advance(m chart, addr, size, room int64) (first, n int, steps []int) {
+func (c *courses) advance(m chart, addr, size, room int64) (ahead []int) {
 	c.clock++
 	if row := c.sequential(addr); row != nil {
 		row.read += size
 		row.next, row.used = addr+size, c.clock
-		first, n = row.onwards(m, room)
-		return first, n, nil
+		return row.onwards(m, room)
 	}
 	row := c.begin(addr, size)
 	row.span, _ = spansOf(m.spans, row.next-1, 1)
 	if row.steps < 2 {
-		return 0, 0, nil
+		return nil
 	}
-	return 0, 0, row.stepwise(m.spans, room)
+	return row.stepwise(m.spans, room)
 }
 
 func (c *courses) sequential(addr int64) *track {
@@ -98,9 +98,9 @@ func distance(a, b int64) int64 { return max(a-b, b-a) }
 
 // onwards: a reader gets ahead as much as twice what it has read in sequence, so
 // that a stray second read costs little, in portions of at least half of that, so
-// that requests stay few. It is expected to go on to as many files as it has come
-// to. One that goes by strides stops where it did before.
-func (r *track) onwards(m chart, room int64) (first, n int) {
+// that requests stay few. It is expected to go on to twice as many files as it has
+// come to. One that goes by strides stops where it did before.
+func (r *track) onwards(m chart, room int64) (ahead []int) {
 	for ; r.span < len(m.spans)-1 && m.spans[r.span+1].Addr < r.next; r.span++ {
 		if !m.sameFile(r.span, r.span+1) {
 			r.files++
@@ -109,19 +109,19 @@ func (r *track) onwards(m chart, room int64) (first, n int) {
 	r.ahead = max(r.ahead, r.next)
 	window := min(2*r.read, maxAhead)
 	if r.ahead-r.next > window/2 {
-		return 0, 0
+		return nil
 	}
 	to := r.next + window
 	if r.steps > 0 {
 		to = min(to, r.start+max(r.length, r.next-r.start))
 	}
-	first, n = spansWithin(m.spans, r.ahead, to)
+	first, n := spansWithin(m.spans, r.ahead, to)
 	n = m.within(first, n, r.span, 2*r.files, room)
-	if n > 0 {
-		last := &m.spans[first+n-1]
-		r.ahead = last.Addr + last.Len
+	for i := first; i < first+n; i++ {
+		ahead = append(ahead, i)
+		r.ahead = m.spans[i].Addr + m.spans[i].Len
 	}
-	return first, n
+	return ahead
 }
 
 func (m chart) sameFile(i, j int) bool {

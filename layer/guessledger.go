@@ -4,10 +4,10 @@ import "sync"
 
 // Guesses that are open cost at most slack and a share of what was touched:
 // neighbours stop early, so that there is something left for readers whose course
-// is known.
+// is known, one of whom may be on its way to a long span.
 const (
-	nearSlack, nearShare     = 384 << 10, 5 // bytes; a fifth
-	courseSlack, courseShare = 2 << 20, 5   // bytes; a fifth
+	nearSlack, nearShare     = 384 << 10, 20 // bytes; hundredths
+	courseSlack, courseShare = 2 << 20, 25   // bytes; hundredths
 )
 
 // ledger bounds what guesses cost all layers of a process: the compressed bytes
@@ -29,9 +29,9 @@ const (
 
 func (a account) limit(touched int64) int64 {
 	if a == near {
-		return nearSlack + touched/nearShare
+		return nearSlack + touched*nearShare/100
 	}
-	return courseSlack + touched/courseShare
+	return courseSlack + touched*courseShare/100
 }
 
 // allow returns how many bytes may be guessed now.

@@ -2,35 +2,28 @@ package layer
 
 import (
 	"cmp"
+	"math"
 	"slices"
 )
 
+// Found by the simulator, see TestSimulate. Half or twice of any changes little.
 const (
-	nearFamilies = 24        // families of a kind on each side that are looked at
-	nearSight    = 4         // of them that tell how many are read there
-	nearCost     = 256       // bytes that a span costs beside its own
-	nearFall     = 16        // families away at which a guess is worth half
-	nearWeight   = 3         // guesses that what is known of a wider circle counts as
-	nearOpen     = 0.3       // of a miss that an open guess counts as
-	nearPrice    = 256 << 10 // bytes that may be wasted for a guess that comes true, when nothing is open
+	nearFamilies = 24      // families of a kind on each side that are looked at
+	nearSight    = 4       // of them that tell how many are read there
+	nearFall     = 16      // families away at which a guess is worth half
+	nearWeight   = 3       // guesses that what is known of a wider circle counts as
+	nearOpen     = 0.3     // of a guess that proved wrong, which one counts as that is open
+	nearCost     = 256     // bytes that a span costs beside its own
+	nearPrice    = 8 << 10 // bytes that may be wasted for a guess that comes true, when nothing is open
+	nearTrust    = 0.5     // of that, which may be wasted more for each span of the family that was read
+	nearTrusted  = 4       // spans of which that holds
+
+	// What is expected before anything is known: of what is left of a family, and
+	// that a family is read from which is beside another.
+	usualFamily, usualKind = 0.5, 0.2
 )
 
-// relation is how a neighbour relates to the span that is read.
-type relation uint8
-
-const (
-	sameFile relation = iota
-	sameFamily
-	sameKind
-	relations
-)
-
-// usualChance is what is expected of each relation before anything is known.
-func (r relation) usualChance() float64 {
-	return [relations]float64{sameFile: 0.6, sameFamily: 0.5, sameKind: 0.2}[r]
-}
-
-// tally counts guesses.
+// tally counts guesses, or what is as good.
 type tally struct{ made, right float64 }
 
 // chance is what to expect of the next one, given what a wider circle expects.
@@ -38,36 +31,33 @@ func (t tally) chance(wider float64) float64 {
 	return (t.right + nearWeight*wider) / (t.made + nearWeight)
 }
 
-// family are the spans of one kind in one directory, the unit in which programs
-// tend to read.
+// family are the spans of one kind in one directory. Programs tend to read much of
+// it or nothing.
 type family struct {
 	spans   []int
 	kind    *kind
 	at      int // in the kind's families
 	touched int // spans
-	guessed int // spans, not touched
+	guessed int // spans that were not touched
 }
 
-// kind are the families whose files are called alike, by their first span.
+// kind are the families whose files are called alike, in the order of the blob.
 type kind struct {
 	families []*family
-	read     tally // of families some of which were touched: how much of what is known of them was
-	outcomes [relations]tally
+	read     tally // of families that were read from: how much of what is known of them was
+	ventured tally // guesses in families that nobody had read from
 }
 
 // neighbours says what lies near what is read and how likely it is wanted, by how
-// guesses of the same relation and kind, and of the same directory, turned out.
+// guesses in the same family, and in families of the same kind, turned out.
 type neighbours struct {
-	places   []place
-	relation []relation // by span, if guessed
-	family   []*family  // by span
+	places []place
+	family []*family // by span
 }
 
-func (n *neighbours) begin(places []place) {
-	n.places = places
-	n.relation = make([]relation, len(places))
-	n.family = make([]*family, len(places))
+func newNeighbours(places []place) neighbours {
 	type key struct{ dir, kind uint32 }
+	n := neighbours{places: places, family: make([]*family, len(places))}
 	families := make(map[key]*family)
 	kinds := make(map[uint32]*kind)
 	for i, p := range places {
@@ -85,30 +75,7 @@ func (n *neighbours) begin(places []place) {
 		m.spans = append(m.spans, i)
 		n.family[i] = m
 	}
-}
-
-// guessed takes note of a guess.
-func (n *neighbours) guessed(i int, r relation) {
-	n.relation[i] = r
-	n.family[i].change(0, 1)
-	n.family[i].kind.outcomes[r].made++
-}
-
-// forget takes it back.
-func (n *neighbours) forget(i int) {
-	n.family[i].change(0, -1)
-	n.family[i].kind.outcomes[n.relation[i]].made--
-}
-
-// came takes note of the first read of a span, which had been guessed or not.
-func (n *neighbours) came(i int, guessed bool) {
-	m := n.family[i]
-	if !guessed {
-		m.change(1, 0)
-		return
-	}
-	m.change(1, -1)
-	m.kind.outcomes[n.relation[i]].right++
+	return n
 }
 
 // change keeps the sum over the kind's families, each of which counts once however
@@ -128,68 +95,26 @@ func (m *family) share() float64 {
 	if m.touched == 0 {
 		return 0
 	}
-	return float64(m.touched) / (float64(m.touched) + nearOpen*float64(m.guessed))
+	t := m.tally()
+	return t.right / t.made
 }
 
-// chance that what is left of a family some of which was read is read, too.
-func (m *family) chance(wider float64) float64 {
-	return tally{made: float64(m.touched) + nearOpen*float64(m.guessed), right: float64(m.touched)}.chance(wider)
+func (m *family) tally() tally {
+	return tally{made: float64(m.touched) + nearOpen*float64(m.guessed), right: float64(m.touched)}
 }
 
-func (n *neighbours) relate(i, j int) relation {
-	a, b := &n.places[i], &n.places[j]
-	switch {
-	case a.file != None && a.file == b.file:
-		return sameFile
-	case a.dir == b.dir:
-		return sameFamily
+// chance returns how likely it is that what is left of a family is read, beside
+// which the family at another place of the kind was read from.
+func (m *family) chance(from int) float64 {
+	wider := m.kind.read.chance(usualFamily)
+	if m.touched == 0 {
+		away := max(m.at-from, from-m.at)
+		wider *= m.kind.chanceOf(m.at) * nearFall / float64(nearFall+away)
 	}
-	return sameKind
+	return m.tally().chance(wider)
 }
 
-// candidate is a neighbour that may be guessed.
-type candidate struct {
-	span     int
-	relation relation
-	price    float64 // bytes expected to be wasted for a guess that comes true
-}
-
-// neighboursLocked guesses neighbours of what was touched, the most promising
-// ones first, for as long as they are worth it and a round trip's bytes.
-func (f *forecast) neighboursLocked(r *reading) []int {
-	var all []candidate
-	for _, i := range f.fresh {
-		all = f.aroundLocked(all, i)
-	}
-	slices.SortFunc(all, func(a, b candidate) int { return cmp.Or(cmp.Compare(a.price, b.price), cmp.Compare(a.span, b.span)) })
-	return f.pickLocked(r, all, r.link.product())
-}
-
-// aroundLocked appends the neighbours of span i that may be worth it.
-func (f *forecast) aroundLocked(all []candidate, i int) []candidate {
-	own := f.near.family[i]
-	k := own.kind
-	within := k.read.chance(sameFamily.usualChance())
-	for at := max(own.at-nearFamilies, 0); at < min(own.at+nearFamilies+1, len(k.families)); at++ {
-		m := k.families[at]
-		chance := within
-		if m.touched == 0 {
-			chance *= k.chanceOf(at) * nearFall / float64(nearFall+max(at-own.at, own.at-at))
-		}
-		chance = m.chance(chance)
-		for _, j := range m.spans {
-			if f.state[j] == unknown {
-				c := candidate{span: j, relation: f.near.relate(i, j), price: (1 - chance) / chance * float64(f.spans[j].CLen+nearCost)}
-				if c.price < nearPrice {
-					all = append(all, c)
-				}
-			}
-		}
-	}
-	return all
-}
-
-// chanceOf returns how likely a family that was not touched will be, by those
+// chanceOf returns how likely it is that a family will be read from, by those
 // beside it and by what became of such guesses.
 func (k *kind) chanceOf(at int) float64 {
 	var t tally
@@ -202,7 +127,45 @@ func (k *kind) chanceOf(at int) float64 {
 			t.made += nearOpen
 		}
 	}
-	return t.chance(k.outcomes[sameKind].chance(sameKind.usualChance()))
+	return t.chance(k.ventured.chance(usualKind))
+}
+
+// candidate is a neighbour that may be guessed.
+type candidate struct {
+	span  int
+	price float64 // bytes expected to be wasted for a guess that comes true
+}
+
+// neighboursLocked guesses neighbours of what was touched, the cheapest ones
+// first, for as long as they are worth it and at most a round trip's bytes.
+func (f *forecast) neighboursLocked(r *reading) []int {
+	var all []candidate
+	seen := make(map[*family]bool, len(f.fresh))
+	for _, i := range f.fresh {
+		if m := f.near.family[i]; !seen[m] {
+			seen[m] = true
+			all = f.aroundLocked(all, m)
+		}
+	}
+	slices.SortFunc(all, func(a, b candidate) int { return cmp.Or(cmp.Compare(a.price, b.price), cmp.Compare(a.span, b.span)) })
+	return f.pickLocked(r, all, r.link.product())
+}
+
+// aroundLocked appends what is left of a family, and of those beside it, if it
+// might be worth it.
+func (f *forecast) aroundLocked(all []candidate, own *family) []candidate {
+	near := own.kind.families[max(own.at-nearFamilies, 0):min(own.at+nearFamilies+1, len(own.kind.families))]
+	for _, m := range near {
+		chance := m.chance(own.at)
+		price := (1 - chance) / chance / (1 + nearTrust*float64(min(m.touched, nearTrusted)))
+		for _, i := range m.spans {
+			c := candidate{i, price * float64(f.spans[i].CLen+nearCost)}
+			if f.state[i] == unknown && c.price <= nearPrice {
+				all = append(all, c)
+			}
+		}
+	}
+	return all
 }
 
 func (f *forecast) pickLocked(r *reading, all []candidate, room int64) []int {
@@ -212,13 +175,17 @@ func (f *forecast) pickLocked(r *reading, all []candidate, room int64) []int {
 		if size > room || !f.freeLocked(r, c.span) {
 			continue
 		}
-		left := 1 - f.ledger.load(near)
-		if c.price > nearPrice*left*left || !f.ledger.spend(near, size) {
+		if c.price > nearPrice*math.Sqrt(1-f.ledger.load(near)) || !f.ledger.spend(near, size) {
 			break
 		}
 		room -= size
+		m := f.near.family[c.span]
 		f.state[c.span] = guessed
-		f.near.guessed(c.span, c.relation)
+		if m.touched == 0 {
+			f.state[c.span] = ventured
+			m.kind.ventured.made++
+		}
+		m.change(0, 1)
 		picked = append(picked, c.span)
 	}
 	return picked
