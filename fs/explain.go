@@ -21,9 +21,9 @@ type Explanation struct {
 	Hedges    int64            `json:"hedges"`  // asked once more, since the first byte was late
 	HedgesWon int64            `json:"hedges_won"`
 	Links     []LinkEstimate   `json:"links"`
-	Slowest   []ExplainedRead  `json:"slowest"` // at most ten, the slowest first
-	Layers    []ExplainedLayer `json:"layers"`  // bottom first; before an early mount is open, those that can be read by now
-	Memory    *MemoryBudget    `json:"memory,omitempty"`
+	Slowest   []ExplainedRead  `json:"slowest"`        // at most ten, the slowest first
+	Layers    []ExplainedLayer `json:"layers"`         // bottom first; before an early mount is open, those that can be read by now
+	Fill      []FillLayer      `json:"fill,omitempty"` // bottom first; none unless the mount is being filled
 }
 
 // Activity is what became of reads. Compressed bytes are those of blobs.
@@ -75,12 +75,6 @@ type LinkEstimate struct {
 	Bandwidth int64         `json:"bandwidth"` // bytes a second
 	Requests  int64         `json:"requests"`
 	Hedges    int64         `json:"hedges"`
-}
-
-// MemoryBudget is how much memory what is on its way may take, and takes.
-type MemoryBudget struct {
-	Used  int64 `json:"used"`
-	Limit int64 `json:"limit"`
 }
 
 // maxSlowest is how many reads of all layers are told of.

@@ -206,8 +206,11 @@ func TestTraceOnFullDisk(t *testing.T) {
 		t.Errorf("%d lines lost, %d written", n, written)
 	}
 	told := hook.AllEntries()
-	if err, _ := told[0].Data[logrus.ErrorKey].(error); len(told) != 2 || !errors.Is(err, errFull) {
-		t.Errorf("told %v", told)
+	if len(told) != 2 {
+		t.Fatalf("told %v", told)
+	}
+	if err, _ := told[0].Data[logrus.ErrorKey].(error); !errors.Is(err, errFull) {
+		t.Errorf("told %v", told[0].Data)
 	}
 }
 

@@ -141,6 +141,12 @@ func TestExplainedMount(t *testing.T) {
 			RangeRequests: 9, DemandedBytes: 2_000_000, GuessedBytes: 300_000, PrefetchedBytes: 100_000, UnusedBytes: 100_000, TouchedBytes: 2_300_000, ReusedBytes: 7000,
 		},
 		Retries: 1, Hedges: 2, HedgesWon: 1,
+		Fill: []fs.FillLayer{
+			{Digest: "sha256:aa", State: fs.FillDone, Done: 1_000_000, Total: 1_000_000, Proved: true},
+			{Digest: "sha256:bb", State: fs.FillFetching, Done: 500_000, Total: 2_000_000},
+			{Digest: "sha256:cc", State: fs.FillFailed, Total: 1_000_000, Error: "no such luck"},
+			{Digest: "sha256:dd", State: fs.FillWaiting, Total: 1_000_000},
+		},
 		Links:   []fs.LinkEstimate{{Host: "a.example", RoundTrip: 40 * time.Millisecond, Bandwidth: 12_500_000, Requests: 12, Hedges: 2}, {Host: "b.example"}},
 		Slowest: []fs.ExplainedRead{{Took: 400 * time.Millisecond, Path: "/usr/bin/x", Off: 4096, Size: 8192, From: "network"}, {Took: 2 * time.Second, Layer: "sha256:abcdef", Addr: 77, Size: 1, From: "store"}},
 	}

@@ -35,6 +35,7 @@ func (s *session) explain(srv *fs.Server) fs.Explanation {
 	e := fs.Explain(s.layers(), s.tree())
 	wire := s.from.Stats()
 	e.Status, e.Retries, e.Hedges, e.HedgesWon = s.status(srv), wire.Retries, wire.Hedges, wire.HedgesWon
+	e.Fill = s.filling.Layers()
 	for _, l := range s.from.Registries().Links() {
 		e.Links = append(e.Links, fs.LinkEstimate{
 			Host: l.Host, RoundTrip: l.RoundTrip, Bandwidth: l.Bandwidth, Requests: l.Requests, Hedges: l.Hedges,
@@ -123,8 +124,34 @@ func printFetched(w io.Writer, e *fs.Explanation) {
 	if e.WrongSpans > 0 {
 		fmt.Fprintf(w, "Wrong:     %d spans did not have their digest and were asked for again\n", e.WrongSpans)
 	}
-	if m := e.Memory; m != nil {
-		fmt.Fprintf(w, "Memory:    %s of %s for what is on its way\n", humanSize(m.Used), humanSize(m.Limit))
+	printFill(w, e.Fill)
+}
+
+// printFill tells how far the rest of the image has come.
+func printFill(w io.Writer, layers []fs.FillLayer) {
+	if len(layers) == 0 {
+		return
+	}
+	var done, total int64
+	proved := 0
+	for _, l := range layers {
+		done += l.Done
+		total += l.Total
+		if l.Proved {
+			proved++
+		}
+	}
+	fmt.Fprintf(w, "Fill:      %s of %s compressed (%s); %d of %d layers proved\n", humanSize(done), humanSize(total),
+		percent(done, total), proved, len(layers))
+	for _, l := range layers {
+		switch {
+		case l.Error != "":
+			fmt.Fprintf(w, "           %s %s: %s\n", shortDigest(l.Digest.String()), l.State, oneLine(l.Error))
+		case l.State == fs.FillFetching, l.State == fs.FillProving:
+			fmt.Fprintf(w, "           %s is %s\n", shortDigest(l.Digest.String()), map[string]string{
+				fs.FillFetching: "being fetched", fs.FillProving: "being proved",
+			}[l.State])
+		}
 	}
 }
 

@@ -257,3 +257,28 @@ func TestNoMount(t *testing.T) {
 		}
 	}
 }
+
+// TestFill: how far a fill has come.
+func TestFill(t *testing.T) {
+	t.Parallel()
+	reg := testkit.NewRegistry(t)
+	l := testkit.Encode(t, testkit.Stargz, entries()...)
+	reg.Publish(t, "fill", "v1", l)
+	p := testkit.NewPeel(t)
+	root := p.Mount(reg.Ref("fill", "v1"), "--fill", "--prefetch", "none")
+	for end := time.Now().Add(time.Minute); ; {
+		e, text := ask(t, p, root)
+		if len(e.Fill) == 1 && e.Fill[0].State == fs.FillDone {
+			if f := e.Fill[0]; !f.Proved || f.Digest != l.Desc.Digest || f.Total != l.Desc.Size || e.BytesPresent != e.BytesTotal {
+				t.Errorf("%+v", e)
+			}
+			if !strings.Contains(text, "1 of 1 layers proved") {
+				t.Errorf("for people:\n%s", text)
+			}
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("never filled: %+v", e.Fill)
+		}
+	}
+}
