@@ -69,8 +69,8 @@ func newRoot(s streams) *cobra.Command {
 		a.mountCommand(), a.umountCommand(), a.psCommand(), a.pullCommand(), a.imagesCommand(),
 		a.resolveCommand(), a.fetchCommand(), a.manifestCommand(), a.configCommand(), a.tagsCommand(), a.referrersCommand(),
 		a.loginCommand(), a.logoutCommand(),
-		a.lsCommand(), a.catCommand(), a.treeCommand(), a.statCommand(), a.inspectCommand(),
-		a.indexCommand(), a.verifyCommand(), a.convertCommand(), a.saveCommand(), a.layersCommand(), a.doctorCommand(), a.demoCommand(), a.versionCommand(),
+		a.lsCommand(), a.catCommand(), a.treeCommand(), a.statCommand(), a.inspectCommand(), a.explainCommand(),
+		a.indexCommand(), a.profileCommand(), a.verifyCommand(), a.convertCommand(), a.saveCommand(), a.layersCommand(), a.doctorCommand(), a.demoCommand(), a.versionCommand(),
 	)
 	blaming(root)
 	return root
