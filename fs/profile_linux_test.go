@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/stargz-snapshotter/estargz"
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -187,7 +189,7 @@ func TestForesee(t *testing.T) {
 			i.share(t, h, i.profile(0), annotated)
 			h.broken["profile"] = errdefs.ErrNotFound
 		}, "", nil, "profile referrers"},
-		{"a registry that fails", PullMissing, func(t *testing.T, h *hub, i *layerInfo, _ Cache) {
+		{"a registry that fails", PullMissing, func(_ *testing.T, h *hub, _ *layerInfo, _ Cache) {
 			h.broken["referrers"] = errdefs.ErrUnavailable
 		}, "", nil, "referrers"},
 	} {
@@ -292,6 +294,44 @@ func TestSearchTellsOfProfiles(t *testing.T) {
 	from, spans, asked := ahead(t, s.hub, newFolder(t), PullMissing)
 	if from != "the profile attached to the image" || len(spans) != len(x.Spans) || asked != "profile" {
 		t.Errorf("by %q: %v; asked for %q", from, spans, asked)
+	}
+}
+
+// TestLandmarks: what an eStargz layer has before its landmark is fetched ahead,
+// unless a profile says otherwise; nothing if the landmark says so.
+func TestLandmarks(t *testing.T) {
+	t.Parallel()
+	archive := testkit.Encode(t, testkit.PlainTar,
+		testkit.File("a", testkit.Noise(1, 5000)), testkit.File("b", testkit.Noise(2, 5000)), testkit.File("c", testkit.Noise(3, 5000)))
+	for _, tc := range []struct {
+		name   string
+		wanted []string
+		spans  int
+	}{
+		{"none", nil, 0},
+		{"two files", []string{"c", "a"}, 2},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			b, err := estargz.Build(io.NewSectionReader(bytes.NewReader(archive.Blob), 0, int64(len(archive.Blob))), estargz.WithPrioritizedFiles(tc.wanted))
+			if err != nil {
+				t.Fatal(err)
+			}
+			blob, err := io.ReadAll(b)
+			if err := errors.Join(err, b.Close()); err != nil {
+				t.Fatal(err)
+			}
+			h := newHub()
+			d := h.put(repo, "layer", ocispec.MediaTypeImageLayerGzip, blob)
+			d.Annotations = map[string]string{estargz.TOCJSONDigestAnnotation: b.TOCDigest().String()}
+			i := &layerInfo{space: 15_000, layer: testkit.Layer{Desc: d}}
+			i.desc = h.image(t, repo, "v1", []digest.Digest{b.DiffID()}, nil, d)
+			c := newFolder(t)
+			from, spans, _ := ahead(t, h, c, PullMissing)
+			if len(spans) < tc.spans || tc.spans == 0 && len(spans) > 0 || (from == "eStargz's landmarks") != (tc.spans > 0) {
+				t.Errorf("by %q: %v", from, spans)
+			}
+		})
 	}
 }
 

@@ -85,8 +85,8 @@ type resolved struct {
 }
 
 // withResolved asks the registry for the image that arg names, for use.
-func (o *profileFlags) withResolved(ctx context.Context, a *app, arg string, use func(r *resolved) error) (err error) {
-	want, err := o.request(arg)
+func (f *profileFlags) withResolved(ctx context.Context, a *app, arg string, use func(r *resolved) error) (err error) {
+	want, err := f.request(arg)
 	if err != nil {
 		return err
 	}
@@ -108,8 +108,8 @@ func (o *profileFlags) withResolved(ctx context.Context, a *app, arg string, use
 }
 
 // kept returns the profile that is meant; it is an error if there is none.
-func (o *profileFlags) kept(s shelf, m *manifest.Image, log *logrus.Entry) (*fs.KeptProfile, error) {
-	k := fs.ReadProfile(s, fs.ProfileName{Image: m.Desc.Digest, Entrypoint: o.entrypoint}, log)
+func (f *profileFlags) kept(s shelf, m *manifest.Image, log *logrus.Entry) (*fs.KeptProfile, error) {
+	k := fs.ReadProfile(s, fs.ProfileName{Image: m.Desc.Digest, Entrypoint: f.entrypoint}, log)
 	if k.Profile != nil {
 		return k, nil
 	}
@@ -117,7 +117,7 @@ func (o *profileFlags) kept(s shelf, m *manifest.Image, log *logrus.Entry) (*fs.
 	if err != nil {
 		return nil, err
 	}
-	err = fmt.Errorf("%s: %w: no %s is here", m.Reference, errdefs.ErrNotFound, o.named())
+	err = fmt.Errorf("%s: %w: no %s is here", m.Reference, errdefs.ErrNotFound, f.named())
 	if len(others) > 0 {
 		list := ""
 		for _, n := range others {
