@@ -32,6 +32,7 @@ type forecast struct {
 	courses courses
 	near    neighbours
 	fresh   []int   // spans touched since the last next
+	ahead   []int   // of next, to be used again
 	state   []state // by span
 }
 
@@ -104,11 +105,11 @@ func (f *forecast) next(r reading) guess {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.beginLocked()
-	ahead := f.courses.advance(chart{f.spans, f.near.places}, r.addr, r.size, f.ledger.allow(course))
-	if len(ahead) == 0 && len(f.fresh) == 0 {
+	f.ahead = f.courses.advance(f.ahead[:0], chart{f.spans, f.near.places, f.ledger.allow(course)}, r.addr, r.size)
+	if len(f.ahead) == 0 && len(f.fresh) == 0 {
 		return guess{}
 	}
-	g := f.aheadLocked(&r, ahead)
+	g := f.aheadLocked(&r)
 	first, n := spansOf(f.spans, r.addr, r.size)
 	for _, i := range f.neighboursLocked(&r) {
 		if r.cold && f.alongLocked(&r, first+n-1, i) {
@@ -124,8 +125,8 @@ func (f *forecast) next(r reading) guess {
 }
 
 // aheadLocked guesses what lies on a reader's course.
-func (f *forecast) aheadLocked(r *reading, ahead []int) (g guess) {
-	for _, i := range ahead {
+func (f *forecast) aheadLocked(r *reading) (g guess) {
+	for _, i := range f.ahead {
 		if !f.freeLocked(r, i) {
 			continue
 		}

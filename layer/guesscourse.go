@@ -34,23 +34,24 @@ type track struct {
 type chart struct {
 	spans  []Span
 	places []place
+	room   int64 // bytes of the blob that may be guessed
 }
 
-// advance takes note of a read of [addr, addr+size) and returns the spans ahead
-// that should be fetched, usually none, of at most room bytes in the blob.
-func (c *courses) advance(m chart, addr, size, room int64) (ahead []int) {
+// advance takes note of a read of [addr, addr+size) and appends to ahead the spans
+// that should be fetched, usually none, of at most m.room bytes in the blob.
+func (c *courses) advance(ahead []int, m chart, addr, size int64) []int {
 	c.clock++
 	if row := c.sequential(addr); row != nil {
 		row.read += size
 		row.next, row.used = addr+size, c.clock
-		return row.onwards(m, room)
+		return row.onwards(ahead, m)
 	}
 	row := c.begin(addr, size)
 	row.span, _ = spansOf(m.spans, row.next-1, 1)
 	if row.steps < 2 {
-		return nil
+		return ahead
 	}
-	return row.stepwise(m.spans, room)
+	return row.stepwise(ahead, m)
 }
 
 func (c *courses) sequential(addr int64) *track {
@@ -100,7 +101,7 @@ func distance(a, b int64) int64 { return max(a-b, b-a) }
 // that a stray second read costs little, in portions of at least half of that, so
 // that requests stay few. It is expected to go on to twice as many files as it has
 // come to. One that goes by strides stops where it did before.
-func (r *track) onwards(m chart, room int64) (ahead []int) {
+func (r *track) onwards(ahead []int, m chart) []int {
 	for ; r.span < len(m.spans)-1 && m.spans[r.span+1].Addr < r.next; r.span++ {
 		if !m.sameFile(r.span, r.span+1) {
 			r.files++
@@ -109,14 +110,14 @@ func (r *track) onwards(m chart, room int64) (ahead []int) {
 	r.ahead = max(r.ahead, r.next)
 	window := min(2*r.read, maxAhead)
 	if r.ahead-r.next > window/2 {
-		return nil
+		return ahead
 	}
 	to := r.next + window
 	if r.steps > 0 {
 		to = min(to, r.start+max(r.length, r.next-r.start))
 	}
 	first, n := spansWithin(m.spans, r.ahead, to)
-	n = m.within(first, n, r.span, 2*r.files, room)
+	n = m.within(first, n, r.span, 2*r.files)
 	for i := first; i < first+n; i++ {
 		ahead = append(ahead, i)
 		r.ahead = m.spans[i].Addr + m.spans[i].Len
@@ -129,8 +130,9 @@ func (m chart) sameFile(i, j int) bool {
 }
 
 // within returns how many of the spans [first, first+n) are of so many files after
-// that of span at, and of room bytes.
-func (m chart) within(first, n, at, files int, room int64) int {
+// that of span at, and of m.room bytes.
+func (m chart) within(first, n, at, files int) int {
+	room := m.room
 	for i := at + 1; i < first+n; i++ {
 		if !m.sameFile(i-1, i) {
 			files--
@@ -146,7 +148,8 @@ func (m chart) within(first, n, at, files int, room int64) int {
 }
 
 // stepwise foresees twice as many strides with each that came true.
-func (r *track) stepwise(spans []Span, room int64) (ahead []int) {
+func (r *track) stepwise(ahead []int, m chart) []int {
+	spans, room := m.spans, m.room
 	end := spans[len(spans)-1].Addr + spans[len(spans)-1].Len
 	length := max(r.length, r.next-r.start)
 	for k := range int64(min(1<<min(r.steps-1, 8), maxForeseen)) {
