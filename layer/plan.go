@@ -12,7 +12,8 @@ import (
 const (
 	planGap   = 64 << 10 // bytes of the blob
 	planRun   = 4 << 20  // bytes of the blob
-	planSpare = 16 << 10 // bytes of the blob, of all gaps of a plan
+	planSpare = 16 << 10 // bytes of the blob, of all gaps of a plan that are longer than planTiny
+	planTiny  = 1 << 10  // bytes of the blob, less than a request itself costs
 )
 
 // planLimits bound the requests of a plan.
@@ -20,7 +21,7 @@ type planLimits struct {
 	gap      int64 // bytes between two spans that are read for nothing rather than asked around
 	run      int64 // bytes of one request, unless a single span is longer
 	requests int   // that are under way at once
-	waste    int64 // all gaps together are at most planSpare and one part of as many of what is missing; 0: any
+	waste    int64 // all gaps but tiny ones are at most planSpare and one part of as many of what is missing; 0: any
 	split    int64 // a run that is longer is cut into as many as are under way at once; 0: never
 }
 
@@ -73,7 +74,7 @@ func cheapGap(spans []Span, sorted []int, lim planLimits) int64 {
 	var useful, end int64
 	for k, i := range sorted {
 		s := &spans[i]
-		if gap := s.Off - end; k > 0 && gap > 0 && gap <= lim.gap {
+		if gap := s.Off - end; k > 0 && gap > planTiny && gap <= lim.gap {
 			gaps = append(gaps, gap)
 		}
 		useful += s.CLen

@@ -27,8 +27,6 @@ const (
 	maxGap     = 1 << 20  // bytes
 	minRun     = 4 << 20  // bytes: on short ways a connection is busy with it for long
 	maxRun     = 16 << 20 // bytes
-
-	maxPrefetches = 6 // requests under way at once
 )
 
 // product returns how many bytes come in one round trip, within bounds.
@@ -52,11 +50,4 @@ func (k Link) limits(c priority.Class) planLimits {
 		lim = planLimits{gap: fillGap, run: fillRun, requests: 1, waste: 8}
 	}
 	return lim
-}
-
-// mayPrefetch reports whether another request of class Prefetch may begin beside
-// so many of them that are to bring so many bytes: few long ones, or more short ones
-// that would leave the link idle otherwise.
-func (k Link) mayPrefetch(requests int, bytes int64) bool {
-	return requests < 2 || requests < maxPrefetches && bytes < k.product()
 }

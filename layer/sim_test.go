@@ -89,21 +89,18 @@ type sim struct {
 	policy policy
 	now    float64
 
-	spans   [][]simSpan
-	casts   []*forecast
-	ledger  *ledger
-	queues  [3][]*simRequest
-	active  []*simRequest
-	idle    int // connections
-	opened  int
-	replays [][]*simRequest
-	result  simResult
+	spans  [][]simSpan
+	casts  []*forecast
+	ledger *ledger
+	queues [3][]*simRequest
+	active []*simRequest
+	idle   int // connections
+	opened int
+	result simResult
 
 	waits  []int   // by read: spans that are missing
-	left   []int   // by read: reads that are to be answered before
 	after  [][]int // by read: the reads that wait for its answer
 	events []simEvent
-	seen   []map[uint64]bool
 }
 
 // simEvent: something that happens at a time that does not depend on the link.
@@ -205,6 +202,7 @@ func (s *sim) launch() {
 	}
 }
 
+// mayPrefetch is what package remote lets begin beside demands.
 func (s *sim) mayPrefetch() bool {
 	n, bytes := 0, int64(0)
 	for _, r := range s.active {
@@ -213,7 +211,11 @@ func (s *sim) mayPrefetch() bool {
 			bytes += r.run.n - int64(r.got)
 		}
 	}
-	return s.link.mayPrefetch(n, bytes)
+	most := 4
+	if s.policy == policyReplay {
+		most = prefetchRanges
+	}
+	return n == 0 || n < most && bytes < 2*s.link.product()
 }
 
 // sharing returns how many responses are being received.
