@@ -92,31 +92,65 @@ func TestUmount(t *testing.T) {
 	}
 }
 
-// TestRate: what a capped fill takes of the line: never more than it may, and
-// as much unless the machine is busy with something else.
+// TestRate: what a capped fill takes of the line, of layers that pass by whole
+// and of those that only lack something: never more than it may, and as much
+// unless the machine is busy with something else.
 func TestRate(t *testing.T) {
 	t.Parallel()
 	const rate, window, windows = 1_500_000, 3 * time.Second, 3
-	x := prepare(t, testkit.Stargz, 48, testkit.Link{Delay: 10 * time.Millisecond})
-	x.p.Mount(x.ref, "--fill", "--fill-rate=1.5MB")
-	begin := x.sent()
-	x.p.Until(patience, func() bool { return x.sent() > begin+2*rate }) // what it may catch up with is behind it
-	best := 0.0
-	for range windows {
-		start, before := time.Now(), x.sent()
-		x.p.Until(window, func() bool { return false })
-		got := float64(x.sent()-before) / time.Since(start).Seconds()
-		t.Logf("%.0f bytes a second; the cap is %d", got, rate)
-		best = max(best, got)
-		if math.Abs(got/rate-1) <= 0.15 {
-			break
-		}
+	for _, proved := range []string{"claimed", "proved"} {
+		t.Run(proved, func(t *testing.T) {
+			t.Parallel()
+			x := prepare(t, testkit.Stargz, 48, testkit.Link{Delay: 10 * time.Millisecond})
+			if proved == "proved" {
+				x.p.Must("verify", x.ref)
+			}
+			x.p.Mount(x.ref, "--fill", "--fill-rate=1.5MB")
+			begin := x.sent()
+			x.p.Until(patience, func() bool { return x.sent() > begin+2*rate }) // what it may catch up with is behind it
+			best := 0.0
+			for range windows {
+				start, before := time.Now(), x.sent()
+				x.p.Until(window, func() bool { return false })
+				got := float64(x.sent()-before) / time.Since(start).Seconds()
+				t.Logf("%.0f bytes a second; the cap is %d", got, rate)
+				best = max(best, got)
+				if math.Abs(got/rate-1) <= 0.15 {
+					break
+				}
+			}
+			if math.Abs(best/rate-1) > 0.15 {
+				t.Errorf("%.0f bytes a second, not %d ± 15 %%", best, rate)
+			}
+			if in := x.inspect(t); in.whole() || in.Layers[0].Trust != proved {
+				t.Errorf("it has ended meanwhile, or is not %s: %+v", proved, in)
+			}
+		})
 	}
-	if math.Abs(best/rate-1) > 0.15 {
-		t.Errorf("%.0f bytes a second, not %d ± 15 %%", best, rate)
-	}
-	if x.inspect(t).whole() {
-		t.Error("it has ended meanwhile")
+}
+
+// TestMissing: of layers that are proved, what is here is not fetched again.
+func TestMissing(t *testing.T) {
+	t.Parallel()
+	for _, form := range forms() {
+		t.Run(string(form), func(t *testing.T) {
+			t.Parallel()
+			x := prepare(t, form, 8, testkit.Link{})
+			x.p.Must("verify", x.ref)
+			root := x.p.Mount(x.ref, "--prefetch=none")
+			before := x.sent()
+			for i := range x.files {
+				readRight(t, root, 0, i)
+			}
+			x.p.Umount(root)
+			root = x.p.Mount(x.ref, "--fill")
+			x.filled(t)
+			if n, most := x.sent()-before, x.size*11/10; n > most {
+				t.Errorf("%d bytes sent, at most %d (110 %% of the blobs)", n, most)
+			}
+			x.reg.Stop()
+			x.readAll(t, root)
+		})
 	}
 }
 
