@@ -289,26 +289,26 @@ func TestLimiter(t *testing.T) {
 		l := newLimiter(Options{MaxPerHost: 3, RequestRate: 100}, newGate(Options{MaxPerHost: 3}))
 		var open []func()
 		for range 3 {
-			slot, err := l.acquire(t.Context(), "a")
+			slot, err := l.acquire(t.Context(), "a", 0)
 			if err != nil {
 				t.Fatal(err)
 			}
 			open = append(open, slot.release)
 		}
-		if slot, err := l.acquire(t.Context(), "b"); err != nil {
+		if slot, err := l.acquire(t.Context(), "b", 0); err != nil {
 			t.Fatal(err)
 		} else {
 			slot.release()
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if _, err := l.acquire(ctx, "a"); !errors.Is(err, ErrUnreachable) {
+		if _, err := l.acquire(ctx, "a", 0); !errors.Is(err, ErrUnreachable) {
 			t.Errorf("fourth: %v", err)
 		}
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			if slot, err := l.acquire(t.Context(), "a"); err == nil {
+			if slot, err := l.acquire(t.Context(), "a", 0); err == nil {
 				slot.release()
 			}
 		}()

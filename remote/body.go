@@ -29,6 +29,7 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.rc.Read(p)
 	took := b.dog.disarm(n)
 	b.stream.end(b.dog.since.Add(took), took, n)
+	b.slot.took(n)
 	if err == nil {
 		return n, nil
 	}

@@ -31,9 +31,10 @@
 // which begins when nothing else is; both leave a quarter of the slots, and of
 // the requests that may be sent at once, to Demand. Bodies pause between reads,
 // for a second at most each time, while a request of a more urgent class is
-// under way. So a demand waits for no more than what is on the line already:
-// less than one range of the others. No host is asked more often than
-// Options.RequestRate, tokens aside.
+// under way. Until a second after the last demand, no further request of a lower
+// class is sent while more than two round trips' worth of theirs is to come. So
+// what a demand finds on the line is about one range of the others at most. No
+// host is asked more often than Options.RequestRate, tokens aside.
 //
 // # The link
 //

@@ -13,6 +13,12 @@ const (
 	maxPrefetches = 4 // of class Prefetch under way per host; of class Fill, one
 	// One in so many slots, and of the requests of a second, is left to Demand.
 	keptFree = 4
+	// lull is how long after a demand no further one is expected.
+	lull = time.Second
+	// What is on the line for other classes, before another request of theirs is
+	// sent while demands are expected, is at most what comes in so many round
+	// trips: enough that the line is not idle.
+	tripsAhead = 2
 )
 
 // lane is who asks one host, and who waits to. limiter.mu guards it.
@@ -31,6 +37,7 @@ type slot struct {
 	class   func() priority.Class
 	changed func() <-chan struct{}
 
+	left     atomic.Int64  // bytes expected, roughly
 	demanded atomic.Bool   // once of class Demand, always
 	sent     atomic.Bool   // waits for nobody on this machine any longer
 	granted  bool          // guarded by limiter.mu
@@ -89,6 +96,29 @@ func (w *lane) mayLocked(c priority.Class, slots int) bool {
 	default:
 		return len(w.held) == 0
 	}
+}
+
+// crowdedLocked is how long a request has to wait, of a class other than Demand,
+// because of those of such classes under way. Pausing does not help against what
+// kernels and connections have already taken up: if a demand comes, its bytes
+// share the line with all of that.
+func (w *lane) crowdedLocked(l *link, c priority.Class) time.Duration {
+	ahead := tripsAhead * int64(l.trips.median().Seconds()*float64(l.flow.rate()))
+	if c == priority.Demand || ahead == 0 {
+		return 0
+	}
+	left, wait := int64(0), lull-time.Since(l.demand)
+	for _, s := range w.held {
+		if s.urgency() == priority.Demand {
+			wait = lull
+			continue
+		}
+		left += max(0, s.left.Load())
+	}
+	if left <= ahead {
+		return 0
+	}
+	return max(0, wait)
 }
 
 // wakeLocked tells those who pause that a request ended.

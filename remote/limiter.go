@@ -18,7 +18,7 @@ type limiter struct {
 	gate    *gate
 	links   *links
 
-	mu    sync.Mutex // guards hosts, the lanes, and granted of slots
+	mu    sync.Mutex // guards hosts, the lanes, granted of slots and demand of links
 	hosts map[string]*lane
 }
 
@@ -27,10 +27,11 @@ func newLimiter(o Options, g *gate) *limiter {
 }
 
 // acquire waits for a slot of host, for as long as there is something more
-// urgent than ctx, which may become so meanwhile. The caller calls the slot's
-// release once, when its body is closed.
-func (l *limiter) acquire(ctx context.Context, host string) (*slot, error) {
-	s := l.slot(ctx, host)
+// urgent than ctx, which may become so meanwhile. An answer of n bytes is
+// expected, 0 if that is not known. The caller calls the slot's release once,
+// when its body is closed.
+func (l *limiter) acquire(ctx context.Context, host string, n int64) (*slot, error) {
+	s := l.slot(ctx, host, n)
 	for {
 		changed := s.changed()
 		if l.granted(s) {
@@ -48,8 +49,8 @@ func (l *limiter) acquire(ctx context.Context, host string) (*slot, error) {
 }
 
 // try is acquire without waiting in the lane; nil if there is no slot.
-func (l *limiter) try(ctx context.Context, host string) (*slot, error) {
-	s := l.slot(ctx, host)
+func (l *limiter) try(ctx context.Context, host string, n int64) (*slot, error) {
+	s := l.slot(ctx, host, n)
 	if !l.granted(s) {
 		l.leave(s)
 		return nil, nil
@@ -70,13 +71,14 @@ func (l *limiter) enter(ctx context.Context, s *slot) (*slot, error) {
 }
 
 // slot is one that waits.
-func (l *limiter) slot(ctx context.Context, host string) *slot {
+func (l *limiter) slot(ctx context.Context, host string, n int64) *slot {
 	s := &slot{
 		limiter: l,
 		link:    l.links.of(host),
 		class:   func() priority.Class { return priority.Of(ctx) },
 		changed: func() <-chan struct{} { return priority.Changed(ctx) },
 	}
+	s.left.Store(n)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	w := l.hosts[host]
@@ -108,6 +110,9 @@ func (l *limiter) leave(s *slot) {
 	same := func(o *slot) bool { return o == s }
 	if s.granted {
 		w.held = slices.DeleteFunc(w.held, same)
+		if s.demanded.Load() {
+			s.link.demand = time.Now()
+		}
 		w.wakeLocked()
 	} else {
 		w.waiting = slices.DeleteFunc(w.waiting, same)
@@ -129,7 +134,11 @@ func (l *limiter) serveLocked(w *lane) {
 		if s == nil || !w.mayLocked(class, l.perHost) {
 			return
 		}
-		if wait := take(s.link.rate, class); wait > 0 {
+		wait := w.crowdedLocked(s.link, class)
+		if wait == 0 {
+			wait = take(s.link.rate, class)
+		}
+		if wait > 0 {
 			w.laterLocked(wait, func() {
 				l.mu.Lock()
 				defer l.mu.Unlock()
@@ -143,6 +152,19 @@ func (l *limiter) serveLocked(w *lane) {
 		if s.ready != nil {
 			close(s.ready)
 		}
+	}
+}
+
+// took notes that n bytes of the answer were read.
+func (s *slot) took(n int) {
+	if s.demanded.Load() {
+		return
+	}
+	s.left.Add(-int64(n))
+	s.limiter.mu.Lock()
+	defer s.limiter.mu.Unlock()
+	if len(s.lane.waiting) > 0 {
+		s.limiter.serveLocked(s.lane)
 	}
 }
 

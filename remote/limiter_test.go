@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,10 +31,11 @@ func newLanes(slots, rate int) *limiter {
 // queue is who asks for slots of one host, by names that begin with d, p or f
 // for their class.
 type queue struct {
-	l *limiter
+	l    *limiter
+	size int64 // of what they ask for
 
 	mu    sync.Mutex
-	order []string // as granted
+	order []string // granted
 	slots map[string]*slot
 	ctx   map[string]context.Context
 	wg    sync.WaitGroup
@@ -51,7 +53,7 @@ func (q *queue) ask(t *testing.T, names ...string) {
 		t.Cleanup(cancel)
 		q.ctx[name] = ctx
 		q.wg.Go(func() {
-			s, err := q.l.acquire(ctx, "h")
+			s, err := q.l.acquire(ctx, "h", q.size)
 			if err != nil {
 				return
 			}
@@ -71,10 +73,11 @@ func (q *queue) release(names ...string) {
 	}
 }
 
-// granted is who was since it was called before.
+// granted is who was since it was called before, by name.
 func (q *queue) granted() string {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	slices.Sort(q.order) // those granted at once are told in any order
 	s := strings.Join(q.order, " ")
 	q.order = nil
 	return s
@@ -149,6 +152,47 @@ func TestRaisedWhileWaiting(t *testing.T) {
 	})
 }
 
+// As long as demands are expected, other classes have no more on the line than
+// one range and what keeps it busy.
+func TestCrowd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(newLanes(16, 1000))
+		q.size = 500_000
+		l := q.l.links.of("h")
+		q.ask(t, "d1")
+		q.release("d1")
+		q.ask(t, "p1", "p2")
+		q.want(t, "nothing is known of the link", "d1 p1 p2")
+		q.release("p1", "p2")
+
+		l.trips.add(40 * time.Millisecond)
+		l.flow.best.Store(1_250_000) // 100 000 in two round trips
+		q.ask(t, "p1", "p2", "p3", "p4", "p5", "p6")
+		q.want(t, "one after a demand", "p1")
+		q.slots["p1"].took(390_000)
+		q.want(t, "much of it is left", "")
+		q.slots["p1"].took(20_000)
+		synctest.Wait()
+		q.want(t, "little is left", "p2")
+		priority.Raise(q.ctx["p2"], priority.Demand)
+		q.release("p1")
+		q.want(t, "what is raised is in nobody's way", "p3")
+		time.Sleep(2 * lull) //nolint:forbidigo // the clock of the bubble
+		q.want(t, "while it goes on", "")
+		q.release("p2")
+		time.Sleep(lull / 2) //nolint:forbidigo // the clock of the bubble
+		q.want(t, "another may come", "")
+		q.ask(t, "d2")
+		q.want(t, "as it does", "d2")
+		q.release("d2")
+		time.Sleep(lull) //nolint:forbidigo // the clock of the bubble
+		synctest.Wait()
+		q.want(t, "none comes", "p4 p5 p6")
+		q.release("p3", "p4", "p5", "p6")
+	})
+}
+
 // Who gives up waiting is in nobody's way.
 func TestGivenUpWhileWaiting(t *testing.T) {
 	t.Parallel()
@@ -159,7 +203,7 @@ func TestGivenUpWhileWaiting(t *testing.T) {
 		q.want(t, "one of the lower", "p1")
 		ctx, cancel := context.WithCancel(as(t, priority.Prefetch))
 		q.wg.Go(func() {
-			if _, err := l.acquire(ctx, "h"); !errors.Is(err, context.Canceled) {
+			if _, err := l.acquire(ctx, "h", 0); !errors.Is(err, context.Canceled) {
 				t.Errorf("cancelled: %v", err)
 			}
 		})

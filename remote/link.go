@@ -137,6 +137,7 @@ type link struct {
 	hedges   atomic.Int64
 	shared   atomic.Bool // its connections carry many requests at a time
 	used     time.Time   // guarded by links.mu
+	demand   time.Time   // when the last of this class ended; guarded by limiter.mu
 }
 
 // trips are the round trips of the last answers.

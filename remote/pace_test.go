@@ -166,7 +166,7 @@ func TestPauseContext(t *testing.T) {
 func pipeBody(t *testing.T, p *pace) (*body, *io.PipeWriter) {
 	t.Helper()
 	o := Options{MaxPerHost: 1, RequestRate: 1}
-	slot, err := newLimiter(o, newGate(o)).acquire(t.Context(), "h")
+	slot, err := newLimiter(o, newGate(o)).acquire(t.Context(), "h", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -91,7 +91,7 @@ func (b *Blob) lost(e *endpoint) {
 }
 
 func (b *Blob) request(e *endpoint, w window) request {
-	r := request{endpoint: e, header: http.Header{}}
+	r := request{endpoint: e, header: http.Header{}, size: w.n}
 	if e.foreign() {
 		r.url, r.guarded = e.base, b.foreign.permits[e] != byName
 	} else {

@@ -28,6 +28,7 @@ type request struct {
 	guarded  bool        // may not end in a private network
 	header   http.Header // Accept, Range, Content-Type
 	body     *payload    // nil: none
+	size     int64       // bytes of the answer, 0: unknown
 }
 
 // answer is what the last hop of a request said. Its body must be closed.
@@ -200,6 +201,7 @@ type hop struct {
 	guarded  bool
 	header   http.Header
 	body     *payload
+	size     int64
 }
 
 func (r request) hop(at *url.URL, authorization string) hop {
@@ -210,6 +212,7 @@ func (r request) hop(at *url.URL, authorization string) hop {
 		// Else net/http, and proxies, take it that anything is welcome.
 		header: http.Header{"Accept-Encoding": {"identity"}},
 		body:   r.body,
+		size:   r.size,
 	}
 	if own {
 		maps.Copy(h.header, r.endpoint.header)

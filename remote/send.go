@@ -67,14 +67,14 @@ func (c *Client) send(ctx context.Context, h hop, p *pace) (*answer, error) {
 func (c *Client) turn(ctx context.Context, h hop) (*slot, error) {
 	payer := payer(ctx)
 	if payer == nil {
-		s, err := c.limiter.acquire(ctx, h.url.Host)
+		s, err := c.limiter.acquire(ctx, h.url.Host, h.size)
 		if err == nil {
 			s.link.requests.Add(1)
 			s.link.allowed.earn()
 		}
 		return s, err
 	}
-	s, err := c.limiter.try(ctx, h.url.Host)
+	s, err := c.limiter.try(ctx, h.url.Host, h.size)
 	if err != nil {
 		return nil, err
 	}
