@@ -29,22 +29,50 @@ const (
 // layer.
 func replay(spans [][]Span, order []wanted, link Link) []batch {
 	var all []batch
-	seen := make(map[wanted]bool, len(order))
+	left := make(map[wanted]bool, len(order))
+	for _, w := range order {
+		left[w] = true
+	}
 	for room := int64(replayFirst); len(order) > 0; room = min(2*room, replayMost) {
 		n, bytes := 0, int64(0)
 		var stretch []wanted
 		for ; n < len(order) && bytes < room; n++ {
-			if w := order[n]; !seen[w] {
-				seen[w] = true
+			if w := order[n]; left[w] {
+				delete(left, w)
 				stretch = append(stretch, w)
 				bytes += spans[w.layer][w.span].CLen
 			}
 		}
+		stretch = append(stretch, onTheWay(spans, stretch, left, link)...)
 		all = append(all, replayStretch(spans, stretch, link)...)
 		order = order[n:]
 	}
 	return all
 }
+
+// onTheWay takes from left what lies in gaps that a stretch is read across.
+func onTheWay(spans [][]Span, stretch []wanted, left map[wanted]bool, link Link) (more []wanted) {
+	gap := link.limits(priority.Prefetch).gap
+	sorted := slices.SortedFunc(slices.Values(stretch), func(a, b wanted) int {
+		return cmp.Or(cmp.Compare(a.layer, b.layer), cmp.Compare(a.span, b.span))
+	})
+	for k, w := range sorted {
+		if k == 0 || sorted[k-1].layer != w.layer {
+			continue
+		}
+		end := sorted[k-1]
+		for i := end.span + 1; i < w.span && spans[w.layer][i].Off-spans[w.layer][end.span].end() <= gap; i++ {
+			if one := (wanted{w.layer, i}); left[one] {
+				delete(left, one)
+				more = append(more, one)
+				end.span = i
+			}
+		}
+	}
+	return more
+}
+
+func (s *Span) end() int64 { return s.Off + s.CLen }
 
 // replayStretch is replay of spans all of which are needed soon.
 func replayStretch(spans [][]Span, order []wanted, link Link) []batch {
