@@ -6,8 +6,8 @@ const (
 	// block is what blocks of file systems that share them are multiples or
 	// divisors of, in bytes.
 	block = 4096
-	// leastShared is how many bytes are worth a system call that may only copy
-	// them.
+	// leastShared is how many bytes are worth a system call, and an extent of
+	// their own.
 	leastShared = 64 << 10
 )
 
@@ -23,7 +23,7 @@ func (s *Store) Adopt(span int, addr int64, data []byte, file *os.File, from int
 func adopt(to *os.File, addr int64, data []byte, file *os.File, from int64) error {
 	head := (block - addr%block) % block
 	n := (int64(len(data)) - head) / block * block
-	if (addr-from)%block != 0 || n < leastShared || !copyRange(to, addr+head, file, from+head, n) {
+	if (addr-from)%block != 0 || n < leastShared || !shareRange(to, addr+head, file, from+head, n) {
 		_, err := to.WriteAt(data, addr)
 		return err
 	}

@@ -13,6 +13,11 @@ const (
 	// maxTwins is how many equal chunks or files of a donor are looked at for one
 	// that is there.
 	maxTwins = 16
+	// maxWork bounds a quest, which somebody waits for: no donor is asked after
+	// so many digests were passed over, some tens of milliseconds. One that is
+	// looked up counts as lookUp of these.
+	maxWork = 8 << 20
+	lookUp  = 16
 )
 
 // quest is a search in other layers for chunks that a layer is missing.
@@ -20,6 +25,7 @@ type quest struct {
 	x       *Index
 	missing []uint64    // a bit for each chunk
 	left    int         // how many are set
+	work    int         // done so far, see maxWork
 	wanted  []DigestRef // of missing chunks, and of files that have some; in order
 	sieve   []uint64    // a bit is set for the beginnings of wanted
 	coarse  int         // by how much they are shifted
@@ -76,7 +82,7 @@ func (q *quest) wants(d DigestRef) bool {
 type asked struct {
 	*giving
 	donor  Donor
-	lender Lender // opened when the donor is known to have something
+	lender Lender // opened when some digest is alike
 	row    uint32 // of lender
 }
 
@@ -102,6 +108,7 @@ func (q *quest) look(a *asked) error {
 	if len(q.wanted) < len(a.digests)/8 {
 		return q.leap(a)
 	}
+	q.work += len(a.digests)
 	at, last, twins := 0, uint64(0), 0
 	for i := range a.digests {
 		p := a.digests[i].Prefix
@@ -125,6 +132,7 @@ func (q *quest) look(a *asked) error {
 }
 
 func (q *quest) leap(a *asked) error {
+	q.work += lookUp * len(q.wanted)
 	at := 0
 	for i := range q.wanted {
 		p := q.wanted[i].Prefix
@@ -149,44 +157,7 @@ func (q *quest) match(a *asked, wanted []DigestRef, d DigestRef) error {
 	if wanted[0].Prefix != d.Prefix {
 		return nil
 	}
-	sum, there := a.content(d)
-	for _, w := range wanted {
-		if w.Prefix != d.Prefix {
-			break
-		}
-		if *q.x.digest(w) != sum {
-			continue
-		}
-		if err := q.fill(a, w, there); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// fill takes the missing chunks of a chunk or file from the same content there.
-func (q *quest) fill(a *asked, w DigestRef, there []Extent) error {
-	if w.File == 0 {
-		return q.take(a, w.Row, 0, there)
-	}
-	for _, e := range q.x.dataOf(&q.x.Inodes[q.x.Files[w.Row].Inode]) {
-		for c, end := q.x.chunksIn(e.Addr, e.Len); c < end; c++ {
-			if err := q.take(a, uint32(c), e.Off+q.x.Chunks[c].Addr-e.Addr, there); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// take notes where a chunk is that begins at off of the content there, if the
-// donor has it and nobody else does.
-func (q *quest) take(a *asked, chunk uint32, off int64, there []Extent) error {
-	n := int64(q.x.Chunks[chunk].Len)
-	addr, ok := within(there, off, n)
-	if !ok || !q.lacks(chunk) {
-		return nil
-	}
+	q.work += lookUp
 	if a.lender == nil {
 		lender, err := a.donor.Lender(a.info.AddrSize, len(a.spans))
 		if err != nil {
@@ -195,12 +166,45 @@ func (q *quest) take(a *asked, chunk uint32, off int64, there []Extent) error {
 		a.lender, a.row = lender, uint32(len(q.lenders))
 		q.lenders = append(q.lenders, lender)
 	}
-	if a.has(a.lender, addr, n) {
+	// Most of what matches is not there, in layers that were read in part.
+	if d.File == 0 && len(a.spans) == len(a.chunks) && !a.lender.Has(int(d.Row), 1) {
+		return nil
+	}
+	sum, there := a.content(d)
+	for _, w := range wanted {
+		if w.Prefix != d.Prefix {
+			break
+		}
+		if *q.x.digest(w) != sum {
+			continue
+		}
+		q.fill(a, w, there)
+	}
+	return nil
+}
+
+// fill takes the missing chunks of a chunk or file from the same content there.
+func (q *quest) fill(a *asked, w DigestRef, there []Extent) {
+	if w.File == 0 {
+		q.take(a, w.Row, 0, there)
+		return
+	}
+	for _, e := range q.x.dataOf(&q.x.Inodes[q.x.Files[w.Row].Inode]) {
+		for c, end := q.x.chunksIn(e.Addr, e.Len); c < end; c++ {
+			q.take(a, uint32(c), e.Off+q.x.Chunks[c].Addr-e.Addr, there)
+		}
+	}
+}
+
+// take notes where a chunk is that begins at off of the content there, if the
+// donor has it and nobody else does.
+func (q *quest) take(a *asked, chunk uint32, off int64, there []Extent) {
+	n := int64(q.x.Chunks[chunk].Len)
+	if addr, ok := within(there, off, n); ok && q.lacks(chunk) && a.has(a.lender, addr, n) {
 		q.places = append(q.places, loan{chunk: chunk, lender: a.row, addr: addr})
 		q.missing[chunk/64] &^= 1 << (chunk % 64)
 		q.left--
 	}
-	return nil
 }
 
 // within returns the address of the bytes [off, off+n) of some content, if they

@@ -31,7 +31,7 @@ func (r *reuse) find(l *Layer) {
 		}
 		q := newQuest(l.x, l.store)
 		for _, d := range r.donors() {
-			if q.left == 0 {
+			if q.left == 0 || q.work > maxWork {
 				break
 			}
 			if err := q.ask(d); err != nil {
