@@ -147,7 +147,7 @@ func (f *fill) layer(ctx context.Context, i int) error {
 	at.set(FillFetching)
 	if l.Index().Info.Trust != layer.Proved {
 		if err := f.believe(ctx, i); err != nil {
-			return layerError(f.m.Manifest.Layers[i].Digest, err)
+			return err
 		}
 	}
 	at.proved.Store(true)
@@ -157,9 +157,10 @@ func (f *fill) layer(ctx context.Context, i int) error {
 // believe sees to it that the index of layer i is proved. Of several processes
 // that have the blob, it passes by one.
 func (f *fill) believe(ctx context.Context, i int) (err error) {
-	unlock, err := f.Cache.Lock(ctx, digest.FromString("fill\n"+f.m.Manifest.Layers[i].Digest.String()))
+	d := f.m.Manifest.Layers[i].Digest
+	unlock, err := f.Cache.Lock(ctx, digest.FromString("fill\n"+d.String()))
 	if err != nil {
-		return err
+		return layerError(d, err)
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	if f.isProved(i) {

@@ -18,7 +18,7 @@ func (f *fill) prove(ctx context.Context, i int) (err error) {
 	d := f.m.Manifest.Layers[i]
 	s, err := openSpool(f.Spools, d.Digest, d.Size)
 	if err != nil {
-		return err
+		return layerError(d.Digest, err)
 	}
 	c := &claimFill{fill: f, i: i, x: f.m.layers[i].Index(), spool: s, at: f.Progress.at(i)}
 	// What is here goes on being of use unless the whole of it is, or is known
@@ -31,13 +31,13 @@ func (f *fill) prove(ctx context.Context, i int) (err error) {
 		}
 	}()
 	if err := c.open(); err != nil {
-		return err
+		return layerError(d.Digest, err)
 	}
 	defer func() { err = errors.Join(err, c.close()) }()
 	err = c.run(ctx)
 	if isWrong(err) && s.kept > 0 {
 		// The disk or a crash may be to blame, not the registry.
-		f.Log.WithError(layerError(d.Digest, err)).Info("fetching the layer anew from its beginning")
+		f.Log.WithError(err).Info("fetching the layer anew from its beginning")
 		if err = s.rewind(); err == nil {
 			err = c.run(ctx)
 		}
@@ -87,7 +87,7 @@ func (c *claimFill) close() error {
 func (c *claimFill) run(ctx context.Context) error {
 	c.landed, c.lost = 0, false
 	if err := c.fetch(ctx); err != nil {
-		return err
+		return layerError(c.at.digest, err)
 	}
 	c.at.set(FillProving)
 	diffID := c.m.diffID(c.i)
