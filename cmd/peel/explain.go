@@ -30,7 +30,8 @@ For the directory of a mount: how many reads came, where their bytes came from
 and how long they waited; the slowest; what was fetched, on whose account, and
 how much of it nobody has read; what is known of the links to the registries.
 Reads that the kernel answers from its page cache reach no server and are not
-counted. peel mount --trace FILE tells of each read.
+counted. What lies on this machine counts as the network there. peel mount --trace
+FILE tells of each read.
 
 What begins with / or . and what is mounted is a directory, all else an image.`
 

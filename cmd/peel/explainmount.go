@@ -101,7 +101,7 @@ func printMount(w io.Writer, e *fs.Explanation) error {
 
 // printFetched tells what was fetched, on whose account.
 func printFetched(w io.Writer, e *fs.Explanation) {
-	fmt.Fprintf(w, "Requests:  %d to registries, %d of them for byte ranges; %s came back\n", e.Requests, e.RangeRequests, humanSize(e.BytesFetched))
+	fmt.Fprintf(w, "Requests:  %d to registries, which sent %s; %d for parts of layers\n", e.Requests, humanSize(e.BytesFetched), e.RangeRequests)
 	if e.Retries+e.Hedges > 0 {
 		fmt.Fprintf(w, "           %d asked again after an error, %d since the first answer was late, %d of these were faster\n",
 			e.Retries, e.Hedges, e.HedgesWon)
