@@ -215,6 +215,33 @@ func TestTwoMounts(t *testing.T) {
 	x.readAll(t, two)
 }
 
+// TestRaised: who reads what a slow fill is at just then does not wait for its
+// pace, whether the layer passes by whole or only lacks something.
+func TestRaised(t *testing.T) {
+	t.Parallel()
+	for _, proved := range []string{"claimed", "proved"} {
+		t.Run(proved, func(t *testing.T) {
+			t.Parallel()
+			x := prepare(t, testkit.Stargz, 8, testkit.Link{Delay: 10 * time.Millisecond})
+			if proved == "proved" {
+				x.p.Must("verify", x.ref)
+			}
+			root := x.p.Mount(x.ref, "--fill", "--fill-rate=50KB", "--prefetch=none")
+			begin := x.sent()
+			x.p.Until(patience, func() bool { return x.sent() > begin+100_000 })
+			began := time.Now()
+			for i := range x.files {
+				readRight(t, root, 0, i)
+			}
+			took, most := time.Since(began), 5*time.Second // at the fill's pace: 40 s
+			t.Logf("a layer of %d bytes took %s", x.layers[0].Desc.Size, took)
+			if took > most {
+				t.Errorf("reading what is being fetched took %s, at most %s", took, most)
+			}
+		})
+	}
+}
+
 // TestEarly: what is left of an image that is shown early is fetched once it is
 // open.
 func TestEarly(t *testing.T) {
