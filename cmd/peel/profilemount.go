@@ -31,8 +31,11 @@ func (o *mountOptions) profileOptions(s *session) (*fs.ProfileOptions, error) {
 // goes wrong is logged: the mount does without.
 func (o *mountOptions) beginProfile(ctx context.Context, s *session) (stop func() error) {
 	p, err := o.profileOptions(s)
+	if p != nil && err != nil {
+		p.Log.WithError(err).Warn("nothing is fetched ahead or remembered")
+	}
 	if err != nil || s.image.Manifest.Reference.Transport() != "" {
-		return func() error { return err }
+		return func() error { return nil }
 	}
 	var wg sync.WaitGroup
 	if o.prefetch != prefetchNone {
