@@ -54,14 +54,53 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+func TestPlanWithinItsOverhead(t *testing.T) {
+	t.Parallel()
+	const k = 1 << 10
+	// 64 spans of 1 KiB, gaps of 2 and 40 KiB by turns.
+	var pairs []int64
+	for i := range int64(64) {
+		pairs = append(pairs, i/2*(44*k)+i%2*(3*k), k)
+	}
+	spans := laid(pairs...)
+	every := func() (all []int) {
+		for i := range spans {
+			all = append(all, i)
+		}
+		return all
+	}
+	for _, tc := range []struct {
+		name string
+		lim  planLimits
+		runs int
+	}{
+		{"any", planLimits{gap: 64 * k, run: 4 << 20}, 1},
+		{"a share and what nobody minds: too little for the short gaps", planLimits{gap: 64 * k, run: 4 << 20, waste: 8}, 64},
+		{"the short ones", planLimits{gap: 64 * k, run: 4 << 20, waste: 1}, 32},
+		{"nothing is split that is short", planLimits{gap: 64 * k, run: 4 << 20, requests: 4, split: 2 << 20}, 1},
+		{"a single long run is split", planLimits{gap: 64 * k, run: 4 << 20, requests: 4, split: 512 * k}, 4},
+		{"into pieces that are not too short", planLimits{gap: 64 * k, run: 4 << 20, requests: 4, split: 1024 * k}, 3},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			runs := plan(spans, every(), tc.lim)
+			checkPlan(t, spans, every(), runs, tc.lim)
+			if len(runs) != tc.runs {
+				t.Errorf("%d runs, want %d", len(runs), tc.runs)
+			}
+		})
+	}
+}
+
 // FuzzPlan lays spans out as the bytes say and checks what every plan must be:
 // it covers what is missing once, in order, within bounds, at a bounded cost.
 func FuzzPlan(f *testing.F) {
-	f.Add([]byte{}, uint16(10), uint16(100))
-	f.Add([]byte{0, 0, 10, 1, 10, 0, 10, 1, 20, 0, 5, 1}, uint16(10), uint16(100))
-	f.Add([]byte{200, 1, 10, 1, 0, 0, 10, 1, 100, 0, 250, 0, 5, 0, 90, 1}, uint16(0), uint16(1))
-	f.Add([]byte{0, 0, 255, 1, 255, 0, 255, 1, 254, 1, 255, 1, 253, 2, 255, 3}, uint16(300), uint16(600))
-	f.Fuzz(func(t *testing.T, data []byte, gap, size uint16) {
+	f.Add([]byte{}, uint16(10), uint16(100), uint8(0), uint8(0))
+	f.Add([]byte{0, 0, 10, 1, 10, 0, 10, 1, 20, 0, 5, 1}, uint16(10), uint16(100), uint8(8), uint8(0))
+	f.Add([]byte{200, 1, 10, 1, 0, 0, 10, 1, 100, 0, 250, 0, 5, 0, 90, 1}, uint16(0), uint16(1), uint8(0), uint8(9))
+	f.Add([]byte{0, 0, 255, 1, 255, 0, 255, 1, 254, 1, 255, 1, 253, 2, 255, 3}, uint16(300), uint16(600), uint8(12), uint8(100))
+	f.Add([]byte{0, 0, 255, 1, 0, 20, 255, 1, 0, 60, 255, 1, 0, 120, 255, 1, 0, 200, 255, 1}, uint16(60000), uint16(65000), uint8(1), uint8(0))
+	f.Fuzz(func(t *testing.T, data []byte, gap, size uint16, waste, split uint8) {
 		var spans []Span
 		var missing []int
 		for ; len(data) >= 4; data = data[4:] {
@@ -70,7 +109,7 @@ func FuzzPlan(f *testing.F) {
 			}
 			spans = append(spans, Span{Off: int64(binary.LittleEndian.Uint16(data)), CLen: 1 + int64(data[2])})
 		}
-		lim := planLimits{gap: int64(gap), run: int64(size)}
+		lim := planLimits{gap: int64(gap), run: int64(size), requests: 4, waste: int64(waste), split: int64(split)}
 		checkPlan(t, spans, slices.Clone(missing), plan(spans, missing, lim), lim)
 	})
 }
@@ -78,6 +117,7 @@ func FuzzPlan(f *testing.F) {
 func checkPlan(t *testing.T, spans []Span, missing []int, runs []run, lim planLimits) {
 	t.Helper()
 	var covered []int
+	var skipped, wanted int64 // bytes
 	last := int64(-1)
 	for _, r := range runs {
 		if r.off < last {
@@ -92,6 +132,10 @@ func checkPlan(t *testing.T, spans []Span, missing []int, runs []run, lim planLi
 			if gap := spans[i].Off - at; gap < -1 || gap > lim.gap {
 				t.Errorf("gap of %d before span %d, limit %d", gap, i, lim.gap)
 			}
+			if gap := spans[i].Off - at; gap > planTiny {
+				skipped += gap
+			}
+			wanted += spans[i].CLen
 			at = spans[i].Off + spans[i].CLen
 			useful += spans[i].CLen
 		}
@@ -102,6 +146,9 @@ func checkPlan(t *testing.T, spans []Span, missing []int, runs []run, lim planLi
 			t.Errorf("%d bytes read for nothing between %d spans", waste, len(r.spans))
 		}
 		covered = append(covered, r.spans...)
+	}
+	if lim.waste > 0 && skipped > wanted/lim.waste+planSpare {
+		t.Errorf("%d bytes read for nothing for the sake of %d", skipped, wanted)
 	}
 	slices.Sort(covered)
 	if diff := cmp.Diff(missing, covered); diff != "" {

@@ -19,6 +19,7 @@ type batch struct {
 const (
 	replayWaste = 12        // gaps are at most one part of as many of what is wanted
 	replayFirst = 512 << 10 // bytes of the stretch of the order that is fetched first; each next one is twice as long
+	replayReach = 8         // gaps of a plan; what is needed later is taken along if it lies between spans that are no farther apart
 	replayMost  = 16 << 20  // bytes of a stretch
 )
 
@@ -60,12 +61,15 @@ func onTheWay(spans [][]Span, stretch []wanted, left map[wanted]bool, link Link)
 		if k == 0 || sorted[k-1].layer != w.layer {
 			continue
 		}
-		end := sorted[k-1]
-		for i := end.span + 1; i < w.span && spans[w.layer][i].Off-spans[w.layer][end.span].end() <= gap; i++ {
+		of := spans[w.layer]
+		from := sorted[k-1].span
+		if of[w.span].Off-of[from].end() > replayReach*gap {
+			continue
+		}
+		for i := from + 1; i < w.span; i++ {
 			if one := (wanted{w.layer, i}); left[one] {
 				delete(left, one)
 				more = append(more, one)
-				end.span = i
 			}
 		}
 	}

@@ -15,6 +15,27 @@ var (
 	lan = Link{RoundTrip: time.Millisecond, Bandwidth: 125_000_000}
 )
 
+// reached is what must not get worse of traces with nothing known, on the long
+// line: the share of the limit, and of the bytes that were touched.
+func reached() map[string][2]float64 {
+	return map[string][2]float64{
+		"files":                                {1.25, 1.40},
+		"git":                                  {2.05, 1.25},
+		"go":                                   {2.90, 1.20},
+		"nginx":                                {1.85, 1.20},
+		"python":                               {2.85, 1.20},
+		"ruby":                                 {3.15, 1.33},
+		"synthetic every other MiB, backwards": {1.15, 1.15},
+		"synthetic find and cat":               {1.30, 1.75},
+		"synthetic imports":                    {4.00, 1.30},
+		"synthetic random":                     {8.40, 1.35},
+		"synthetic sequence of 1 GB":           {1.05, 1.02},
+	}
+}
+
+// With the order known, all but the random one.
+const replayRatio, replayBytes = 1.02, 1.12
+
 // TestSimulate prints what policies make of traces, and holds the numbers that
 // must not get worse.
 func TestSimulate(t *testing.T) {
@@ -35,6 +56,9 @@ func TestSimulate(t *testing.T) {
 		}{{"WAN", wan}, {"LAN", lan}} {
 			for _, p := range []policy{policyNone, policyCourse, policyFull, policyReplay} {
 				r := simulate(all[name], l.link, p)
+				if l.link == wan {
+					checkSimulated(t, name, p, r)
+				}
 				_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%.2f\t%.2f\t%.2f\t%d\t%.1f\t%.2f\t%d\t%d\t\n", name, l.name, p,
 					r.took.Seconds(), r.limit.Seconds(), r.ratio(), r.requests, float64(r.bytes)/1e6, r.waste(), r.guesses, r.struck)
 			}
@@ -42,4 +66,20 @@ func TestSimulate(t *testing.T) {
 	}
 	_ = w.Flush()
 	t.Log("\n" + table.String())
+}
+
+func checkSimulated(t *testing.T, name string, p policy, r simResult) {
+	t.Helper()
+	ratio, bytes := replayRatio, replayBytes
+	switch {
+	case p == policyFull:
+		if to, ok := reached()[name]; ok {
+			ratio, bytes = to[0], to[1]
+		}
+	case p != policyReplay || name == "synthetic random":
+		return
+	}
+	if r.ratio() > ratio || r.waste() > bytes {
+		t.Errorf("%s, %s: %.2f of the limit, %.2f of the bytes; were %.2f and %.2f", name, p, r.ratio(), r.waste(), ratio, bytes)
+	}
 }
