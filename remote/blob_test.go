@@ -404,7 +404,7 @@ func BenchmarkReadRange(b *testing.B) {
 	defer c.Close()
 	ref, d := blobRef(b, s.Listener.Addr().String(), content)
 	blob := c.Open(ref, d)
-	for _, size := range []int64{64 << 10, 1 << 20, 64 << 20} {
+	for _, size := range []int64{4 << 10, 64 << 10, 1 << 20, 64 << 20} {
 		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
 			b.SetBytes(size)
 			b.ReportAllocs()

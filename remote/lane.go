@@ -149,10 +149,11 @@ func take(r *rate.Limiter, c priority.Class) time.Duration {
 	if c != priority.Demand {
 		need += float64(r.Burst()-1) / keptFree
 	}
-	if missing := need - r.Tokens(); missing > 0 {
+	now := time.Now()
+	if missing := need - r.TokensAt(now); missing > 0 {
 		return time.Duration(missing/float64(r.Limit())*float64(time.Second)) + time.Microsecond
 	}
-	if !r.Allow() { // somebody else was faster
+	if !r.AllowN(now, 1) { // somebody else was faster
 		return time.Millisecond
 	}
 	return 0
