@@ -70,6 +70,16 @@
 // that prove wrong, or end early, are asked for eight times more with growing
 // pauses, and so are tables of contents; a whole blob is streamed three times.
 //
+// # Reuse
+//
+// A span that is missing is looked for in other layers ([Donor]) before the
+// source is asked: once for a layer, by the digests of chunks and of files, which
+// each index has in order. So a layer of one form can take what another one has
+// of the same files. What is taken is verified like what is fetched, and a
+// donor's index is not even checked. A span is taken whole or not at all; those
+// of a streamed layer are found where the tar is the same from its beginning
+// on, or within a file that is longer than they are.
+//
 // # Concurrency
 //
 // An Index is immutable and its methods may be called concurrently, as may

@@ -78,6 +78,20 @@ func (q *quest) wants(d DigestRef) bool {
 	return false
 }
 
+// among asks donors until nothing is missing, or it takes too long, and returns
+// what was wrong with some of them.
+func (q *quest) among(donors []Donor) (errs []error) {
+	for _, d := range donors {
+		if q.left == 0 || q.work > maxWork {
+			break
+		}
+		if err := q.ask(d); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
 // asked is a donor that is being asked.
 type asked struct {
 	*giving

@@ -30,13 +30,8 @@ func (r *reuse) find(l *Layer) {
 			return
 		}
 		q := newQuest(l.x, l.store)
-		for _, d := range r.donors() {
-			if q.left == 0 || q.work > maxWork {
-				break
-			}
-			if err := q.ask(d); err != nil {
-				l.log.WithError(err).Debug("looking for bytes in other layers")
-			}
+		for _, err := range q.among(r.donors()) {
+			l.log.WithError(err).Debug("looking for bytes in other layers")
 		}
 		slices.SortFunc(q.places, func(a, b loan) int { return cmp.Compare(a.chunk, b.chunk) })
 		r.lenders, r.places = q.lenders, q.places

@@ -389,11 +389,8 @@ func BenchmarkReuseAmong200(b *testing.B) {
 			s := newShelf(x)
 			b.ResetTimer()
 			for b.Loop() {
-				q := newQuest(x, s)
-				for _, d := range donors {
-					if err := q.ask(d); err != nil {
-						b.Fatal(err)
-					}
+				if errs := newQuest(x, s).among(donors); errs != nil {
+					b.Fatal(errs)
 				}
 			}
 		})
