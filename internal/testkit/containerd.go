@@ -19,7 +19,7 @@ import (
 )
 
 // pullTime bounds one pull, and whatever else is asked of a peer.
-const pullTime = 4 * time.Minute
+const pullTime = 6 * time.Minute
 
 // A Puller pulls and unpacks images whole, into a store of its own that is
 // empty at first.
