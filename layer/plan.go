@@ -6,13 +6,9 @@ import (
 	"sort"
 )
 
-// planGap is a gap that is cheaper than a round trip at 40 ms and 12.5 MB/s,
-// where it costs 5 ms; planRun keeps a connection busy there for eight of them;
-// planSpare are gaps that nobody minds.
 const (
-	planGap   = 64 << 10 // bytes of the blob
-	planRun   = 4 << 20  // bytes of the blob
-	planSpare = 16 << 10 // bytes of the blob, of all gaps of a plan that are longer than planTiny
+	planGap   = 64 << 10 // bytes of the blob: cheaper than a round trip at 40 ms and 12.5 MB/s, where it costs 5 ms
+	planSpare = 16 << 10 // bytes of the blob: of all gaps of a plan that are longer than planTiny, what nobody minds
 	planTiny  = 1 << 10  // bytes of the blob, less than a request itself costs
 )
 
@@ -24,9 +20,6 @@ type planLimits struct {
 	waste    int64 // all gaps but tiny ones are at most planSpare and one part of as many of what is missing; 0: any
 	split    int64 // a run that is longer is cut into as many as are under way at once; 0: never
 }
-
-// readLimits are those of a read.
-func readLimits() planLimits { return planLimits{gap: planGap, run: planRun, requests: 4} }
 
 // run is one request: the blob's bytes [off, off+n), which hold those of spans
 // in blob order, with a byte of overlap at most and gaps of at most planLimits.gap.

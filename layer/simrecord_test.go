@@ -160,7 +160,7 @@ func readTrace(t *testing.T, tr *trace, name string, took float64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	type line struct {
 		T     float64
 		Layer int
