@@ -6,8 +6,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -16,11 +16,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/stargz-snapshotter/estargz"
+	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/peelfs/peel/internal/testkit"
-	"github.com/peelfs/peel/layer"
 )
 
 // packages are those of the layer that is built anew for the second version.
@@ -51,41 +52,53 @@ func newer(entries []testkit.Entry, belongs func(name string) bool) (out []testk
 
 func clean(name string) string { return strings.TrimPrefix(path.Clean("/"+name), "/") }
 
-// blob is a layer as a layer.Source.
-type blob []byte
-
-func (b blob) Size() int64 { return int64(len(b)) }
-
-func (b blob) ReadRange(_ context.Context, off, n int64) (io.ReadCloser, error) {
-	return io.NopCloser(bytes.NewReader(b[off:][:n])), nil
-}
-
 // compressed returns how many bytes of a layer's blob are the files' data.
 func compressed(t *testing.T, l testkit.Layer, files map[string]bool) (n int64) {
 	t.Helper()
-	x, err := layer.ReadIndex(t.Context(), blob(l.Blob), l.Desc)
+	if at := l.Desc.Annotations["io.github.containers.zstd-chunked.manifest-position"]; at != "" {
+		return compressedChunked(t, l, at, files)
+	}
+	r, err := estargz.Open(io.NewSectionReader(bytes.NewReader(l.Blob), 0, int64(len(l.Blob))))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var walk func(dir uint32, at string)
-	walk = func(dir uint32, at string) {
-		r := x.Inodes[dir].Children
-		for _, e := range x.Entries[r.First:][:r.Count] {
-			if e.Kind != layer.EntryInode {
-				continue
-			}
-			name := path.Join(at, x.Name(e))
-			if in := x.Inodes[e.Inode]; files[name] && in.Extents.Count == 0 {
-				for _, s := range x.Spans {
-					if s.Addr < in.Addr+in.Size && in.Addr < s.Addr+s.Len {
-						n += s.CLen
-					}
-				}
-			}
-			walk(e.Inode, name)
+	for name := range files {
+		e, ok := r.Lookup(name)
+		if !ok {
+			t.Fatalf("%s is not in the table of contents", name)
+		}
+		n += e.NextOffset() - e.Offset
+	}
+	return n
+}
+
+// compressedChunked is compressed for zstd:chunked, whose table of contents is at
+// "offset:length:…".
+func compressedChunked(t *testing.T, l testkit.Layer, at string, files map[string]bool) (n int64) {
+	t.Helper()
+	var off, length int64
+	if _, err := fmt.Sscanf(at, "%d:%d", &off, &length); err != nil {
+		t.Fatal(err)
+	}
+	r, err := zstd.NewReader(bytes.NewReader(l.Blob[off:][:length]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var toc struct {
+		Entries []struct {
+			Name, Type        string
+			Offset, EndOffset int64
 		}
 	}
-	walk(0, "")
+	if err := json.NewDecoder(r).Decode(&toc); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range toc.Entries {
+		if e.Type == "reg" && files[clean(e.Name)] {
+			n += e.EndOffset - e.Offset
+		}
+	}
 	return n
 }
 
