@@ -9,6 +9,8 @@ import (
 // Found by the simulator, see TestSimulate. Half or twice of any changes little.
 const (
 	nearFamilies = 24      // families of a kind on each side that are looked at
+	nearOwn      = 512     // spans on each side in the same family that are looked at
+	nearOthers   = 64      // spans of another family that are
 	nearSight    = 4       // of them that tell how many are read there
 	nearFall     = 16      // families away at which a guess is worth half
 	nearWeight   = 3       // guesses that what is known of a wider circle counts as
@@ -144,21 +146,26 @@ func (f *forecast) neighboursLocked(r *reading) []int {
 	for _, i := range f.fresh {
 		if m := f.near.family[i]; !seen[m] {
 			seen[m] = true
-			all = f.aroundLocked(all, m)
+			all = f.aroundLocked(all, m, i)
 		}
 	}
 	slices.SortFunc(all, func(a, b candidate) int { return cmp.Or(cmp.Compare(a.price, b.price), cmp.Compare(a.span, b.span)) })
 	return f.pickLocked(r, all, r.link.product())
 }
 
-// aroundLocked appends what is left of a family, and of those beside it, if it
-// might be worth it.
-func (f *forecast) aroundLocked(all []candidate, own *family) []candidate {
+// aroundLocked appends what is left of the family of span at, and of those beside
+// it, if it might be worth it.
+func (f *forecast) aroundLocked(all []candidate, own *family, at int) []candidate {
 	near := own.kind.families[max(own.at-nearFamilies, 0):min(own.at+nearFamilies+1, len(own.kind.families))]
 	for _, m := range near {
 		chance := m.chance(own.at)
 		price := (1 - chance) / chance / (1 + nearTrust*float64(min(m.touched, nearTrusted)))
-		for _, i := range m.spans {
+		spans := m.spans[:min(len(m.spans), nearOthers)]
+		if m == own {
+			k, _ := slices.BinarySearch(m.spans, at)
+			spans = m.spans[max(k-nearOwn, 0):min(k+nearOwn, len(m.spans))]
+		}
+		for _, i := range spans {
 			c := candidate{i, price * float64(f.spans[i].CLen+nearCost)}
 			if f.state[i] == unknown && c.price <= nearPrice {
 				all = append(all, c)
