@@ -107,7 +107,7 @@ deps-cold: deps-bench
 bench-cold: deps-cold build ## containers started cold, against L and full pulls, as root; COLD="python wan estargz" selects; docs/benchmarks.md
 	PATH="$$PATH:/usr/sbin:/sbin" PEEL_BIN=$(CURDIR)/bin/peel go test -run '^$$' -bench Cold -benchtime 1x -timeout 60m -v \
 		-exec "$(if $(filter 0,$(shell id -u)),,sudo -E env PATH=$$PATH HOME=$$HOME )$(CONTAINED)" ./test/cold \
-		-table $(CURDIR)/docs/benchmarks.md -svg $(CURDIR)/docs/bench-cold.svg -json $(CURDIR)/docs/bench-cold.json
+		-table $(CURDIR)/docs/benchmarks.md -svg $(CURDIR)/docs/bench-cold.svg -figures $(CURDIR)/docs/bench-cold.json
 
 .PHONY: bench-go
 bench-go: ## benchmarks of the packages: time, allocations, requests and wire bytes

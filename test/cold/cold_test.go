@@ -19,7 +19,7 @@ import (
 var (
 	table = flag.String("table", "", "file whose generated part is replaced by the tables")
 	svg   = flag.String("svg", "", "file for the chart")
-	raw   = flag.String("json", "", "file for the figures")
+	raw   = flag.String("figures", "", "file for the figures")
 )
 
 // BenchmarkCold is everything that COLD selects; b.N is of no meaning to it.
