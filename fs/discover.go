@@ -247,11 +247,10 @@ func (s *search) attached(ctx context.Context) (claims, error) {
 	if err := s.op.docs.ask("referrers"); err != nil {
 		return nil, err
 	}
-	list, err := s.op.Registry.Referrers(ctx, s.repo(), s.m.Manifest.Desc.Digest)
+	list, err := s.referrers(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s.attachments().noteReferrers(ctx, list)
 	var errs []error
 	left := maxAttached
 	for _, artifactType := range []string{manifest.IndexArtifactType, manifest.SOCIIndexV1} {
@@ -268,6 +267,19 @@ func (s *search) attached(ctx context.Context) (claims, error) {
 		}
 	}
 	return nil, errors.Join(errs...)
+}
+
+// referrers lists what has been attached to the image; who looks for a profile
+// has asked for that already.
+func (s *search) referrers(ctx context.Context) ([]ocispec.Descriptor, error) {
+	if p := s.op.Profile; p != nil && p.listed != nil {
+		return p.referrers(ctx)
+	}
+	list, err := s.op.Registry.Referrers(ctx, s.repo(), s.m.Manifest.Desc.Digest)
+	if err == nil {
+		s.attachments().noteReferrers(ctx, list)
+	}
+	return list, err
 }
 
 // referrer reads one of the artifacts, or the annotation that repeats what is

@@ -98,6 +98,9 @@ type Options struct {
 	// Traffic is shared by the layers of all images of a process; nil: each
 	// image has its own.
 	Traffic *layer.Traffic
+	// Profile is looked for while the image is opened; nil: it is not. See
+	// Image.Anticipate.
+	Profile *ProfileSearch
 
 	early *Early     // is told how the opening gets on, if not nil
 	share *transfers // of a Puller: whose transfers this opening takes part in; nil for none

@@ -16,7 +16,7 @@ import (
 )
 
 // ProfileOptions say which profile of an image is meant, and where it may be.
-// All but Entrypoint and Traffic are required.
+// Cache, Registry and Log are required.
 type ProfileOptions struct {
 	Cache      Cache
 	Registry   Registry
@@ -24,6 +24,9 @@ type ProfileOptions struct {
 	Entrypoint string
 	Traffic    *layer.Traffic // of the image's layers; nil: one of its own
 	Log        *logrus.Entry
+	Search     *ProfileSearch // Options.Profile of the image; nil if there was none
+
+	seen func([]ocispec.Descriptor, error) // is told what is attached to the image, if that is asked for
 }
 
 // anticipation is what is to be fetched before it is read, and who says so.
@@ -42,6 +45,7 @@ func (m *Image) Anticipate(ctx context.Context, o *ProfileOptions) {
 	if m.Manifest.Reference.Transport() != "" {
 		return // it is read where it lies
 	}
+	o.Search.wait(ctx)
 	a := m.foresee(ctx, o)
 	log := o.Log.WithField("image", m.Manifest.Desc.Digest)
 	if len(a.order) > 0 {

@@ -179,8 +179,8 @@ func SharedProfile(ctx context.Context, m *manifest.Image, o *ProfileOptions, ke
 	if o.Pull == PullNever {
 		return nil, nil //nolint:nilnil // nobody may be asked
 	}
-	if age := time.Since(h.Asked); age > attachedFor || age < 0 {
-		if err := a.ask(ctx, o.Registry); err != nil {
+	if h.stale() {
+		if err := a.ask(ctx, o.Registry, o.seen); err != nil {
 			return nil, err
 		}
 		h = a.read()
@@ -198,7 +198,7 @@ func SharedProfile(ctx context.Context, m *manifest.Image, o *ProfileOptions, ke
 // errdefs.ErrNotFound if there is none.
 func PullProfile(ctx context.Context, m *manifest.Image, o *ProfileOptions) (p *manifest.Profile, adopted bool, err error) {
 	a := attachmentsOf(o.Cache, m, o.Log)
-	if err := a.ask(ctx, o.Registry); err != nil {
+	if err := a.ask(ctx, o.Registry, nil); err != nil {
 		return nil, false, err
 	}
 	blob, ok := a.read().profile(o.Entrypoint)
@@ -209,10 +209,13 @@ func PullProfile(ctx context.Context, m *manifest.Image, o *ProfileOptions) (p *
 }
 
 // ask looks at what is attached to the image.
-func (a attachments) ask(ctx context.Context, r Registry) error {
+func (a attachments) ask(ctx context.Context, r Registry, seen func([]ocispec.Descriptor, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	list, err := r.Referrers(ctx, a.repo, a.image)
+	if seen != nil {
+		seen(list, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -249,6 +252,12 @@ func (a attachments) readShared(ctx context.Context, r Registry, d ocispec.Descr
 		return s, fmt.Errorf("%s: %w", d.Digest, err)
 	}
 	return s, nil
+}
+
+// stale reports whether it is time to ask.
+func (h hints) stale() bool {
+	age := time.Since(h.Asked)
+	return age > attachedFor || age < 0
 }
 
 func (h hints) profile(entrypoint string) (ocispec.Descriptor, bool) {

@@ -32,6 +32,9 @@ type finding struct {
 // newSearch returns a search that ends with ctx.
 func newSearch(ctx context.Context, op *opening, m *Image) *search {
 	s := &search{op: op, m: m}
+	if op.Profile != nil {
+		op.Profile.begin(ctx, op, m)
+	}
 	s.recalled = sync.OnceValue(func() claims { return op.recall(m) })
 	s.found = sync.OnceValue(func() finding {
 		f := s.ask(ctx)

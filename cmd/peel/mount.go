@@ -15,6 +15,7 @@ import (
 
 	"github.com/peelfs/peel/cache"
 	"github.com/peelfs/peel/fs"
+	"github.com/peelfs/peel/manifest"
 )
 
 type mountOptions struct {
@@ -115,6 +116,12 @@ func (o *mountOptions) prepare(ref, dir string) (j job, err error) {
 		return j, err
 	}
 	j.early, j.traffic = o.early, o.traffic()
+	if err := manifest.CheckEntrypoint(o.entrypoint); err != nil {
+		return j, withRemedy(usagef("--entrypoint: %w", err), "choose a short name")
+	}
+	if o.prefetch != prefetchNone {
+		j.profile = &fs.ProfileSearch{Entrypoint: o.entrypoint}
+	}
 	if o.trace != "" {
 		if o.trace, err = filepath.Abs(o.trace); err != nil { // the server works elsewhere
 			return j, err

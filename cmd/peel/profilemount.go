@@ -21,7 +21,7 @@ func (o *mountOptions) profileOptions(s *session) (*fs.ProfileOptions, error) {
 		return nil, err
 	}
 	return &fs.ProfileOptions{
-		Cache: kept{s.cache}, Registry: s.from, Pull: fs.Pull(o.pull), Entrypoint: o.entrypoint, Traffic: s.traffic, Log: log,
+		Cache: kept{s.cache}, Registry: s.from, Pull: fs.Pull(o.pull), Search: s.profile, Entrypoint: o.entrypoint, Traffic: s.traffic, Log: log,
 	}, manifest.CheckEntrypoint(o.entrypoint)
 }
 

@@ -68,7 +68,7 @@ func (o *mountOptions) begin(ctx context.Context, s *session) (stop func() error
 	var mu sync.Mutex // guards stops
 	var stops []func() error
 	start := func(m *fs.Image) {
-		whole := &session{image: m, from: s.from, cache: s.cache, traffic: s.traffic, filling: s.filling}
+		whole := &session{image: m, from: s.from, cache: s.cache, traffic: s.traffic, filling: s.filling, profile: s.profile}
 		mu.Lock()
 		defer mu.Unlock()
 		stops = append(stops, o.beginProfile(ctx, whole), o.beginFill(ctx, whole))

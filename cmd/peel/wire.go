@@ -160,6 +160,7 @@ type request struct {
 	require  layer.Trust
 	early    bool // to be shown before all of it is proved
 	traffic  *layer.Traffic
+	profile  *fs.ProfileSearch // nil: none is looked for
 }
 
 func (f *imageFlags) request(ref string) (request, error) {
@@ -200,13 +201,14 @@ type session struct {
 	from  source
 	cache *cache.Cache
 
-	traffic *layer.Traffic   // of the image's layers; nil: they have one of their own
-	filling *fs.FillProgress // of a mount with --fill
+	profile *fs.ProfileSearch // of a mount
+	traffic *layer.Traffic    // of the image's layers; nil: they have one of their own
+	filling *fs.FillProgress  // of a mount with --fill
 }
 
 // open opens an image. progress may be nil.
 func (a *app) open(ctx context.Context, r request, log *logrus.Entry, progress *fs.Progress) (s *session, err error) {
-	s = &session{traffic: r.traffic, filling: &fs.FillProgress{}}
+	s = &session{traffic: r.traffic, profile: r.profile, filling: &fs.FillProgress{}}
 	if s.cache, err = a.openCache(); err != nil {
 		return nil, err
 	}
@@ -216,7 +218,7 @@ func (a *app) open(ctx context.Context, r request, log *logrus.Entry, progress *
 	err = s.openImage(ctx, r, fs.Options{
 		Registry: s.from, Cache: kept{s.cache},
 		Platform: r.platform, Pull: r.pull, IndexRepo: r.index, Require: r.require, Schema: int(a.schema), Progress: progress, Log: log,
-		Traffic: r.traffic,
+		Traffic: r.traffic, Profile: r.profile,
 	})
 	if errors.Is(err, fs.ErrNotProved) {
 		err = withRemedy(err, "prove it: peel verify %s", r.ref)
