@@ -85,7 +85,7 @@ func (l *Layer) early(ctx context.Context, spans []int) {
 }
 
 // counting is done that counts what came, and why.
-func (l *Layer) counting(e *errand, done deliver) deliver {
+func (l *Layer) counting(ctx context.Context, e *errand, done deliver) deliver {
 	return func(i int, a arrival, err error) {
 		switch {
 		case err == nil:
@@ -94,6 +94,9 @@ func (l *Layer) counting(e *errand, done deliver) deliver {
 			e.failed(err)
 		}
 		done(i, a, err)
+		if err == nil {
+			l.hear(ctx, i, a.data)
+		}
 	}
 }
 

@@ -29,7 +29,7 @@ func (l *Layer) fetching(e *errand) flight.Work[int, arrival] {
 	return func(ctx context.Context, claimed []int, done func(int, arrival, error)) {
 		defer l.settle(e)
 		slices.Sort(claimed)
-		count := l.noticing(l.counting(e, done))
+		count := l.noticing(l.counting(ctx, e, done))
 		l.share(ctx, l.deliverKept(claimed, l.readKept, FromStore, count), count, func(missing []int, done deliver) {
 			l.fetchRanges(ctx, l.deliverReused(missing, done), e, done)
 		})

@@ -24,9 +24,10 @@ type guess struct {
 // what it says; forecast accounts for it in the ledger. It may be used
 // concurrently.
 type forecast struct {
-	spans  []Span
-	ledger *ledger        // nil: guess nothing
-	places func() []place // asked once, when something is read the first time
+	spans   []Span
+	ledger  *ledger // nil: guess nothing
+	rumours *rumours
+	places  func() []place // asked once, when something is read the first time
 
 	mu      sync.Mutex // guards what follows
 	courses courses
@@ -34,6 +35,7 @@ type forecast struct {
 	fresh   []int   // spans touched since the last next
 	ahead   []int   // of next, to be used again
 	state   []state // by span
+	heard   map[int]told
 }
 
 // state is what a forecast has had to do with a span.
@@ -43,14 +45,15 @@ const (
 	unknown  state = iota
 	guessed        // in a family that was read from
 	ventured       // in one beside it
+	rumoured       // mentioned by a file that was read, or will be
 	foreseen       // on a reader's course
 	touched
 )
 
 const maxFresh = 16 // spans touched by one read whose neighbours are looked at
 
-func newForecast(x *Index, b *ledger) *forecast {
-	return &forecast{spans: x.Spans, places: x.places, ledger: b}
+func newForecast(x *Index, b *ledger, r *rumours) *forecast {
+	return &forecast{spans: x.Spans, places: x.places, ledger: b, rumours: r, heard: make(map[int]told)}
 }
 
 // beginLocked makes what takes time and memory when a layer is used.
@@ -85,7 +88,11 @@ func (f *forecast) touched(span int) bool {
 		if was == ventured {
 			m.kind.ventured.right++
 		}
-	default:
+	case rumoured:
+		f.rumours.change(f.heard[span].how, -1, 1)
+		delete(f.heard, span)
+		m.change(1, 0)
+	case unknown, foreseen, touched:
 		m.change(1, 0)
 	}
 	if was == unknown {
@@ -166,8 +173,14 @@ func (f *forecast) unused(spans []int) {
 		}
 		f.state[i] = unknown
 		f.ledger.unspent(f.spans[i].CLen)
-		if was == foreseen {
+		switch was {
+		case rumoured:
+			f.rumours.change(f.heard[i].how, -1, 0)
+			delete(f.heard, i)
 			continue
+		case foreseen:
+			continue
+		case unknown, guessed, ventured, touched:
 		}
 		m := f.near.family[i]
 		m.change(0, -1)

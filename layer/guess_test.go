@@ -103,7 +103,7 @@ func TestForecastUnused(t *testing.T) {
 
 func TestForecastOfNothing(t *testing.T) {
 	t.Parallel()
-	f := newForecast(&Index{Spans: even(4, 10)}, nil)
+	f := newForecast(&Index{Spans: even(4, 10)}, nil, nil)
 	f.unused([]int{1})
 	if f.touched(1) {
 		t.Error("guessed")

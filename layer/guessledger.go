@@ -7,6 +7,7 @@ import "sync"
 // is known, one of whom may be on its way to a long span.
 const (
 	nearSlack, nearShare     = 384 << 10, 20 // bytes; hundredths
+	toldSlack, toldShare     = 768 << 10, 23 // bytes; hundredths
 	courseSlack, courseShare = 2 << 20, 25   // bytes; hundredths
 )
 
@@ -23,13 +24,18 @@ type ledger struct {
 type account int
 
 const (
-	near   account = iota // it lies near what is read
-	course                // a reader is on its way to it
+	near    account = iota // it lies near what is read
+	hearsay                // what is read mentions it
+	course                 // a reader is on its way to it
 )
 
 func (a account) limit(touched int64) int64 {
-	if a == near {
+	switch a {
+	case near:
 		return nearSlack + touched*nearShare/100
+	case hearsay:
+		return toldSlack + touched*toldShare/100
+	case course:
 	}
 	return courseSlack + touched*courseShare/100
 }

@@ -16,7 +16,8 @@ const (
 type place struct {
 	file uint32 // row in Inodes; None for a span of several files
 	dir  uint32 // row in Inodes of the first file's directory
-	kind uint32 // of the first file's name, see kindOf
+	name uint32 // row in Entries of the first file
+	kind uint32 // of that name, see kindOf
 }
 
 // places returns where each span lies in the layer's tree. It looks at every
@@ -35,7 +36,7 @@ func (x *Index) places() []place {
 				continue
 			}
 			seen[i] = true
-			all[i] = place{file: n.inode, dir: n.dir, kind: n.kind}
+			all[i] = place{file: n.inode, dir: n.dir, name: n.name, kind: n.kind}
 		}
 	}
 	return all
@@ -43,8 +44,8 @@ func (x *Index) places() []place {
 
 // located is a file with data.
 type located struct {
-	addr, size       int64
-	inode, dir, kind uint32
+	addr, size             int64
+	inode, dir, name, kind uint32
 }
 
 func (x *Index) filesByAddr() []located {
@@ -52,13 +53,14 @@ func (x *Index) filesByAddr() []located {
 	for dir := range x.Inodes {
 		d := &x.Inodes[dir]
 		for k := range d.Children.Count {
-			e := &x.Entries[d.Children.First+k]
+			name := d.Children.First + k
+			e := &x.Entries[name]
 			if e.Kind != EntryInode || x.Inodes[e.Inode].Size == 0 {
 				continue
 			}
 			addr, size := x.firstRun(&x.Inodes[e.Inode])
 			if size > 0 {
-				files = append(files, located{addr, size, e.Inode, uint32(dir), kindOf(x.Pool.String(e.Name))})
+				files = append(files, located{addr, size, e.Inode, uint32(dir), name, kindOf(x.Name(*e))})
 			}
 		}
 	}

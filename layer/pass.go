@@ -42,7 +42,7 @@ func (l *Layer) noticing(done deliver) deliver {
 func (l *Layer) passing(e *errand) flight.Work[int, arrival] {
 	return func(ctx context.Context, claimed []int, done func(int, arrival, error)) {
 		slices.Sort(claimed)
-		count := l.counting(e, done)
+		count := l.counting(ctx, e, done)
 		l.sharePass(ctx, l.deliverKept(claimed, l.readWhole, FromStore, count), count, func(missing []int, done deliver) {
 			l.pass(ctx, l.deliverReused(missing, done), done)
 		})

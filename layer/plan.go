@@ -9,7 +9,7 @@ import (
 const (
 	planGap   = 64 << 10 // bytes of the blob: cheaper than a round trip at 40 ms and 12.5 MB/s, where it costs 5 ms
 	planSpare = 16 << 10 // bytes of the blob: of all gaps of a plan that are longer than planTiny, what nobody minds
-	planTiny  = 1 << 10  // bytes of the blob, less than a request itself costs
+	planTiny  = 4 << 10  // bytes of the blob, less than a request itself costs
 )
 
 // planLimits bound the requests of a plan.

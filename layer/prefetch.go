@@ -10,7 +10,7 @@ import (
 )
 
 // prefetchRanges is how many ranges Prefetch has under way at once.
-const prefetchRanges = 3
+const prefetchRanges = 6
 
 // Wanted is a span of a layer.
 type Wanted struct {

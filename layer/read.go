@@ -40,6 +40,9 @@ type Layer struct {
 
 	traffic  *Traffic
 	forecast *forecast
+	number   int                      // among the layers of its traffic
+	heard    spanSet                  // those whose mentions were looked at
+	paths    func() map[uint32]string // of directories, by row
 	reuse    reuse
 	flights  *flight.Group[int, arrival] // by span: of requests for ranges
 	passes   *flight.Group[int, arrival] // likewise: of reading the blob from its beginning
@@ -70,13 +73,16 @@ func New(x *Index, src Source, store Store, o Options) *Layer {
 		x: x, store: store,
 		log:      o.Log.WithField("layer", x.blob()),
 		traffic:  o.Traffic,
-		forecast: newForecast(x, o.Traffic.guesses),
+		forecast: newForecast(x, o.Traffic.guesses, &o.Traffic.rumours),
 		reuse:    reuse{donors: o.Donors},
 		flights:  flight.New[int, arrival](flight.Grace),
 		// A pass that is given up begins anew with the next reader.
 		passes:  flight.New[int, arrival](flight.ToTheEnd),
 		touches: newTouches(len(x.Spans)),
+		heard:   newSpanSet(len(x.Spans)),
+		paths:   sync.OnceValue(x.directories),
 	}
+	l.traffic.ears.join(l)
 	l.src = metered{src, &l.counters.requests}
 	l.absent = func(i int) bool { return !l.store.Has(i) && !l.flights.Has(i) }
 	return l
@@ -119,6 +125,7 @@ func (l *Layer) Present() int64 {
 // Close cancels all fetches and waits for them to end. Reads that wait for
 // them fail, as do later ones of what is not in the store.
 func (l *Layer) Close() error {
+	l.traffic.ears.leave(l)
 	l.flights.Close()
 	l.passes.Close()
 	return nil
@@ -144,7 +151,7 @@ func (l *Layer) read(ctx context.Context, p []byte, addr int64) error {
 		return fmt.Errorf("addresses [%d, +%d) of %d: %w", addr, size, l.x.Info.AddrSize, io.ErrUnexpectedEOF)
 	}
 	first, n := spansOf(l.x.Spans, addr, size)
-	l.touch(first, n)
+	fresh := l.touch(first, n)
 	stored := l.readStored(p, addr, first, n)
 	if !stored {
 		l.measure()
@@ -157,6 +164,9 @@ func (l *Layer) read(ctx context.Context, p []byte, addr int64) error {
 		return l.readCold(ctx, p, addr, g)
 	}
 	l.counters.warm(size)
+	if fresh {
+		l.listen(ctx, first, n)
+	}
 	l.early(ctx, append(g.along, g.later...))
 	return nil
 }

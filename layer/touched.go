@@ -42,6 +42,9 @@ func (s spanSet) has(i int) bool { return s[i/64].Load()&(1<<(i%64)) != 0 }
 
 func (s spanSet) add(i int) { s[i/64].Or(1 << (i % 64)) }
 
+// once adds span i, and reports whether it was not there.
+func (s spanSet) once(i int) bool { return s[i/64].Or(1<<(i%64))&(1<<(i%64)) == 0 }
+
 func newTouches(spans int) touches {
 	return touches{seen: newSpanSet(spans), foretold: newSpanSet(spans), early: make(map[int]struct{})}
 }
@@ -122,11 +125,14 @@ func (l *Layer) Touches() []Touch {
 	return all
 }
 
-// touch takes note of a read of the spans [first, first+n).
-func (l *Layer) touch(first, n int) {
+// touch takes note of a read of the spans [first, first+n), and reports whether
+// some were read the first time and not foretold.
+func (l *Layer) touch(first, n int) (fresh bool) {
 	for i := first; i < first+n; i++ {
 		if !l.touches.has(i) && l.touches.add(i, l.x.cost(i)) && l.x.seekable() && !l.touches.foretold.has(i) {
 			l.forecast.touched(i)
+			fresh = true
 		}
 	}
+	return fresh
 }

@@ -33,6 +33,8 @@ type Traffic struct {
 	decoders *quota
 	ranges   *semaphore.Weighted // of Prefetch
 	guesses  *ledger             // nil: guess nothing
+	rumours  rumours
+	ears     ears
 
 	mu      sync.Mutex // guards what follows
 	reading int        // demand reads that wait for a source

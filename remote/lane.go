@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	maxPrefetches = 4 // of class Prefetch under way per host; of class Fill, one
+	maxPrefetches = 12 // of class Prefetch under way per host; of class Fill, one
 	// One in so many slots, and of the requests of a second, is left to Demand.
 	keptFree = 4
 	// lull is how long after a demand no further one is expected.
