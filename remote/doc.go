@@ -27,7 +27,7 @@
 //
 // Contexts say how urgent a request is (internal/priority), and may become more
 // urgent at any time. Per host, who waits is served by class, then as they came.
-// At most four requests of class Prefetch are under way, and one of class Fill,
+// At most twelve requests of class Prefetch are under way, and one of class Fill,
 // which begins when nothing else is; both leave a quarter of the slots, and of
 // the requests that may be sent at once, to Demand. Bodies pause between reads,
 // for a second at most each time, while a request of a more urgent class is

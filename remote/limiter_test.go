@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -87,26 +88,46 @@ func (q *queue) want(t *testing.T, what, names string) {
 	}
 }
 
+// names are those of a class with numbers.
+func names(class string, from, to int) (out []string) {
+	for i := from; i <= to; i++ {
+		out = append(out, class+strconv.Itoa(i))
+	}
+	return out
+}
+
+// together is what granted says of them.
+func together(names []string) string {
+	return strings.Join(slices.Sorted(slices.Values(names)), " ")
+}
+
 func TestTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue(newLanes(8, 1000))
+		const slots, most = 2 * maxPrefetches, maxPrefetches
+		const demands = slots - 1 - most // beside the fill and the prefetches
+		q := newQueue(newLanes(slots, 1000))
 		q.ask(t, "f1", "f2")
 		q.want(t, "one fill", "f1")
-		q.ask(t, "p1", "p2", "p3", "p4", "p5")
-		q.want(t, "four prefetches", "p1 p2 p3 p4")
-		q.ask(t, "d1", "d2", "d3", "d4")
-		q.want(t, "demands in what is left", "d1 d2 d3")
-		q.ask(t, "d5")
+		q.ask(t, names("p", 1, most+1)...)
+		last := names("p", most+1, most+1)[0]
+		q.want(t, "so many prefetches", together(names("p", 1, most)))
+		q.ask(t, names("d", 1, demands+1)...)
+		q.want(t, "demands in what is left", together(names("d", 1, demands)))
+		q.ask(t, names("d", demands+2, demands+2)...)
 		q.release("p1")
-		q.want(t, "demand before prefetch", "d4")
+		q.want(t, "demand before prefetch", together(names("d", demands+1, demands+1)))
 		q.release("p2", "p3", "f1")
-		q.want(t, "the last quarter is not for prefetch", "d5")
-		q.release("d1")
-		q.want(t, "below it", "p5")
-		q.release("d2", "d3", "d4", "d5", "p4")
+		q.want(t, "the last quarter is not for prefetch", together(names("d", demands+2, demands+2)))
+		const over = slots - 2 - slots*3/4 // of those under way
+		q.release(names("d", 1, over)...)
+		q.want(t, "nor its border", "")
+		q.release(names("d", over+1, over+1)...)
+		q.want(t, "below it", last)
+		q.release(names("d", over+2, demands+2)...)
+		q.release(names("p", 4, most)...)
 		q.want(t, "no fill beside a prefetch", "")
-		q.release("p5")
+		q.release(last)
 		q.want(t, "nothing else to do", "f2")
 		q.release("f2")
 		if len(q.l.hosts) != 0 {
@@ -132,20 +153,23 @@ func TestTurnsOneSlot(t *testing.T) {
 func TestRaisedWhileWaiting(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue(newLanes(8, 1000))
-		q.ask(t, "p1", "p2", "p3", "p4", "p5", "p6", "f1")
-		q.want(t, "four prefetches", "p1 p2 p3 p4")
-		priority.Raise(q.ctx["p6"], priority.Demand)
+		const most = maxPrefetches
+		q := newQueue(newLanes(2*most, 1000))
+		q.ask(t, names("p", 1, most)...)
+		q.ask(t, "pnext", "praised", "f1")
+		q.want(t, "so many prefetches", together(names("p", 1, most)))
+		priority.Raise(q.ctx["praised"], priority.Demand)
 		synctest.Wait()
-		q.want(t, "raised", "p6")
+		q.want(t, "raised", "praised")
 		priority.Raise(q.ctx["p1"], priority.Demand)
 		synctest.Wait()
-		q.release("p6")
-		q.want(t, "three prefetches and a demand", "p5")
+		q.release("praised")
+		q.want(t, "one prefetch fewer, and a demand", "pnext")
 		priority.Raise(q.ctx["f1"], priority.Prefetch)
 		q.release("p2")
 		q.want(t, "fill raised to prefetch", "f1")
-		q.release("p1", "p3", "p4", "p5", "f1")
+		q.release("p1", "pnext", "f1")
+		q.release(names("p", 3, most)...)
 	})
 }
 
