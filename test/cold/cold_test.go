@@ -33,18 +33,18 @@ func BenchmarkCold(b *testing.B) {
 	}
 	out := &results{Sizes: map[string]int64{}}
 	for _, w := range workloads() {
-		if sel.has(w.name, workloadNames()) {
-			part(b, w.name, func(t testing.TB) { newBench(t, w, sel, out).all(t) })
+		if !sel.has(w.name, workloadNames()) {
+			continue
+		}
+		part(b, w.name, func(t testing.TB) { newBench(t, w, sel, out).all(t) })
+		if len(sel.words) > 0 {
+			continue // not all of it: no file is written
+		}
+		if err := out.write(*table, *svg, *raw); err != nil {
+			b.Fatal(err)
 		}
 	}
 	b.Log("\n" + out.document())
-	if len(sel.words) > 0 {
-		b.Log("COLD is set: no file is written")
-		return
-	}
-	if err := out.write(*table, *svg, *raw); err != nil {
-		b.Fatal(err)
-	}
 }
 
 // write writes the files that have a name.
