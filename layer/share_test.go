@@ -114,11 +114,13 @@ func TestProcessesShareTheWork(t *testing.T) {
 func shareWork(t *testing.T, b *bottled, whole bool) {
 	s, g := newShelf(b.x), newNotary()
 	var wires []*wire
+	var layers []*Layer
 	var wg sync.WaitGroup
 	for n := range uint64(4) {
 		w := &wire{delay: 40 * time.Millisecond, pace: time.Millisecond, piece: 8 << 10, whole: whole}
 		wires = append(wires, w)
 		l := b.open(t, w, &process{shelf: s, notary: g}, Options{})
+		layers = append(layers, l)
 		wg.Go(func() { readRandomly(t, l, b.space, rand.New(rand.NewPCG(n, 1))) })
 		if n < 2 {
 			wg.Go(func() {
@@ -129,6 +131,12 @@ func shareWork(t *testing.T, b *bottled, whole bool) {
 		}
 	}
 	wg.Wait()
+	// A claim ends after its last span was handed over, and guesses have theirs.
+	for _, l := range layers {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 	g.free(t)
 	if s.puts != len(b.x.Spans) {
 		t.Errorf("%d spans stored of %d", s.puts, len(b.x.Spans))
