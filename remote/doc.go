@@ -17,10 +17,11 @@
 // Client, Repository and Blob may be used by any number of goroutines; a reader
 // returned by ReadRange, or an Upload, by one. The package starts no goroutine
 // of its own, but for the second of two requests (see Late answers), which its
-// reader waits for. At most Options.MaxPerHost bodies are open per host, counted
-// over all clients that share Options.StateDir; who comes later waits, and that
-// wait is not counted against the retry budget. A caller that opens several
-// readers must drain or close them without waiting for another one to open.
+// reader waits for. At most Options.MaxPerHost bodies are open per host, and twice
+// as many by all clients together that share Options.StateDir; who comes later
+// waits, and that wait is not counted against the retry budget. A caller that
+// opens several readers must drain or close them without waiting for another one
+// to open.
 // Other processes are waited for 3 s at most, since they may have been stopped.
 //
 // # Classes
@@ -29,9 +30,10 @@
 // urgent at any time. Per host, who waits is served by class, then as they came.
 // At most twelve requests of class Prefetch are under way, and one of class Fill,
 // which begins when nothing else is; both leave a quarter of the slots, and of
-// the requests that may be sent at once, to Demand. Bodies pause between reads,
-// for a second at most each time, while a request of a more urgent class is
-// under way. Until a second after the last demand, no further request of a lower
+// the requests that may be sent at once, to Demand. Of the slots that clients
+// share they take those of one half only, and none while any client's demand
+// waits for one. Bodies pause between reads, for a second at most each time, while
+// a request of a more urgent class is under way. Until a second after the last demand, no further request of a lower
 // class is sent while more than two round trips' worth of theirs is to come. So
 // what a demand finds on the line is about one range of the others at most. No
 // host is asked more often than Options.RequestRate, tokens aside.

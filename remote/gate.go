@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"github.com/peelfs/peel/internal/priority"
 )
 
 const (
@@ -23,6 +25,9 @@ const (
 	maxResting   = 256       // hosts whose wish to rest is remembered
 	maxGateFiles = 64        // open at once; further hosts are not shared
 	maxRecord    = 512       // bytes of a file's content
+	// All processes together have so many times the slots of one, of which others
+	// than demands may take what is one's: they hold them for long ranges.
+	machineShare = 2
 	// What waits for a slot looks again after these, with jitter.
 	firstPoll, lastPoll = 2 * time.Millisecond, 15 * time.Millisecond
 	// A process that has slots already lets those who wait look twice first.
@@ -50,7 +55,7 @@ type gate struct {
 }
 
 func newGate(o Options) *gate {
-	return &gate{dir: o.StateDir, slots: o.MaxPerHost, log: o.Log, files: map[string]*gateFile{}, resting: map[string]time.Time{}}
+	return &gate{dir: o.StateDir, slots: machineShare * o.MaxPerHost, log: o.Log, files: map[string]*gateFile{}, resting: map[string]time.Time{}}
 }
 
 // close must not be called while slots are held.
@@ -114,14 +119,14 @@ func (g *gate) rests(host string) error {
 	}
 }
 
-// enter waits for one of the slots of host that all processes share. The
-// caller calls leave once.
-func (g *gate) enter(ctx context.Context, host string) (leave func(), err error) {
+// enter waits for one of the slots of host that all processes share; class may
+// become more urgent meanwhile. The caller calls leave once.
+func (g *gate) enter(ctx context.Context, host string, class func() priority.Class) (leave func(), err error) {
 	f := g.file(host)
 	if f == nil {
 		return func() {}, nil
 	}
-	slot, err := f.enter(ctx)
+	slot, err := f.enter(ctx, class)
 	switch {
 	case ctx.Err() != nil:
 		return nil, ended(ctx, nil)
@@ -148,7 +153,7 @@ func (g *gate) file(host string) *gateFile {
 	}
 	file, err := openGateFile(g.dir, host)
 	if err == nil {
-		f = &gateFile{f: file, held: make([]bool, g.slots), next: os.Getpid() % g.slots}
+		f = &gateFile{f: file, held: make([]bool, g.slots), next: os.Getpid()}
 	}
 	g.files[host] = f
 	if err != nil {
@@ -185,75 +190,111 @@ func (g *gate) sickLocked(err error) {
 type gateFile struct {
 	f *os.File
 
-	mu      sync.Mutex // guards what follows
-	held    []bool     // slots that this process has
-	count   int        // of them
-	next    int        // where to look for a slot first
-	waiting int        // how many here wait for others
-	vain    time.Time  // until when nobody does, see there
+	mu      sync.Mutex       // guards what follows
+	held    []bool           // slots that this process has
+	count   int              // of them
+	next    int              // where to look for a slot first
+	waiting [ranks]int       // how many here wait for others
+	vain    [ranks]time.Time // until when nobody does, see there
 }
 
 // Bytes of the file that locks are on, far behind its content: one per slot,
-// and one that everybody who waits has a shared lock on.
+// and one per rank that everybody who waits has a shared lock on.
 const (
-	slotBytes   = 1 << 20
-	waitingByte = 1 << 21
+	slotBytes    = 1 << 20
+	waitingBytes = 1 << 21
 )
 
+// rank is what counts of a class among processes: whether a reader waits.
+type rank int64
+
+const (
+	first rank = iota // Demand: may have any slot
+	later             // has those of the first half
+	ranks
+)
+
+func rankOf(c priority.Class) rank {
+	if c == priority.Demand {
+		return first
+	}
+	return later
+}
+
 // enter returns the slot, or -1 if it waited too long for one.
-func (f *gateFile) enter(ctx context.Context) (slot int, err error) {
-	if f.crowded() {
+func (f *gateFile) enter(ctx context.Context, class func() priority.Class) (slot int, err error) {
+	r := rankOf(class())
+	if f.crowded(r) {
 		if err := sleep(ctx, courtesy); err != nil {
 			return -1, err
 		}
 	}
-	if slot, err = f.try(); err != nil || slot >= 0 || f.hopeless() {
+	if slot, err = f.try(rankOf(class())); err != nil || slot >= 0 || f.hopeless(r) {
 		return slot, err
 	}
-	if err := f.wait(1); err != nil {
+	if err := f.wait(r, 1); err != nil {
 		return -1, err
 	}
-	defer func() { err = errors.Join(err, f.wait(-1)) }()
+	defer func() { err = errors.Join(err, f.wait(r, -1)) }()
 	start := time.Now()
 	for d := firstPoll; time.Since(start) < longestQueue; d = min(2*d, lastPoll) {
 		if err := sleep(ctx, jitter(d)); err != nil {
 			return -1, err
 		}
-		if slot, err = f.try(); err != nil || slot >= 0 {
+		if slot, err = f.try(rankOf(class())); err != nil || slot >= 0 {
 			return slot, err
 		}
 	}
 	f.mu.Lock()
-	f.vain = time.Now().Add(vain)
+	f.vain[r] = time.Now().Add(vain)
 	f.mu.Unlock()
 	return -1, nil
 }
 
 // hopeless reports whether others have lately not given a slot back for as long
 // as anybody waits.
-func (f *gateFile) hopeless() bool {
+func (f *gateFile) hopeless(r rank) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return time.Now().Before(f.vain)
+	return time.Now().Before(f.vain[r])
 }
 
-// crowded reports whether this process has slots while others wait for one.
-func (f *gateFile) crowded() bool {
+// crowded reports whether this process has slots while others of the rank wait
+// for one.
+func (f *gateFile) crowded(r rank) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.count == 0 {
 		return false
 	}
-	others, err := lockedElsewhere(f.f, waitingByte)
+	others, err := lockedElsewhere(f.f, waitingBytes+int64(r))
 	return err == nil && others
 }
 
-// try takes a free slot if there is one, else it returns -1.
-func (f *gateFile) try() (int, error) {
+// try takes a free slot if there is one for the rank, else it returns -1. All
+// look in the first half first: the more demands, the fewer others. None of
+// those goes before a demand that waits.
+func (f *gateFile) try(r rank) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i := range f.held {
-		slot := (f.next + i) % len(f.held)
+	if r == later {
+		if f.waiting[first] > 0 {
+			return -1, nil
+		}
+		if others, err := lockedElsewhere(f.f, waitingBytes+int64(first)); others || err != nil {
+			return -1, err
+		}
+	}
+	half := len(f.held) / machineShare
+	reach := half
+	if r == first {
+		reach = len(f.held)
+	}
+	for i := range reach {
+		slot := i
+		if i < half {
+			slot = (f.next + i) % half
+		}
 		if f.held[slot] {
 			continue
 		}
@@ -284,15 +325,15 @@ func (f *gateFile) leave(slot int) {
 }
 
 // wait counts those who wait here; the first and the last tell others.
-func (f *gateFile) wait(n int) error {
+func (f *gateFile) wait(r rank, n int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.waiting += n
-	switch f.waiting {
+	f.waiting[r] += n
+	switch f.waiting[r] {
 	case 0:
-		return unlockByte(f.f, waitingByte)
+		return unlockByte(f.f, waitingBytes+int64(r))
 	case n:
-		_, err := lockByte(f.f, waitingByte, shared)
+		_, err := lockByte(f.f, waitingBytes+int64(r), shared)
 		return err
 	}
 	return nil

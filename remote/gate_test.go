@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"github.com/peelfs/peel/internal/priority"
 )
 
 func gateAt(t *testing.T, dir string, slots int) *gate {
@@ -30,12 +32,14 @@ func gateAt(t *testing.T, dir string, slots int) *gate {
 
 func enter(t *testing.T, g *gate) func() {
 	t.Helper()
-	leave, err := g.enter(t.Context(), "h")
+	leave, err := g.enter(t.Context(), "h", always(priority.Demand))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return leave
 }
+
+func always(c priority.Class) func() priority.Class { return func() priority.Class { return c } }
 
 // slotsOf counts the slots that a gate has of h.
 func slotsOf(g *gate) int {
@@ -49,17 +53,17 @@ func TestGateSlots(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
-		a, b := gateAt(t, dir, 3), gateAt(t, dir, 3)
+		a, b := gateAt(t, dir, 2), gateAt(t, dir, 2)
 		var all []func()
-		for range 3 {
+		for range 2 * machineShare {
 			all = append(all, enter(t, a))
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := b.enter(ctx, "h"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := b.enter(ctx, "h", always(priority.Demand)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("no slot is free: %v", err)
 		}
-		if leave, err := b.enter(t.Context(), "other"); err != nil {
+		if leave, err := b.enter(t.Context(), "other", always(priority.Demand)); err != nil {
 			t.Errorf("another host: %v", err)
 		} else {
 			leave()
@@ -88,9 +92,106 @@ func TestGateSlots(t *testing.T) {
 		leave()
 		all[0]()
 		all[2]()
+		all[3]()
 		if slotsOf(a) != 0 || slotsOf(b) != 0 {
 			t.Errorf("%d and %d slots are held", slotsOf(a), slotsOf(b))
 		}
+	})
+}
+
+// entering is the slot that somebody may get, in time.
+func entering(t *testing.T, g *gate, class func() priority.Class) <-chan func() {
+	t.Helper()
+	got := make(chan func(), 1)
+	go func() {
+		leave, err := g.enter(t.Context(), "h", class)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		got <- leave
+	}()
+	return got
+}
+
+// Half of the slots are for demands only, and so is what is free of the other
+// half as long as one waits.
+func TestGateClasses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const half = 3
+		dir := t.TempDir()
+		a, b := gateAt(t, dir, half), gateAt(t, dir, half)
+		began := time.Now()
+		after := func(what string, most time.Duration) {
+			t.Helper()
+			if d := time.Since(began); d > most {
+				t.Errorf("%s: after %v", what, d)
+			}
+			began = time.Now()
+		}
+		var held []func()
+		for i := range half {
+			held = append(held, <-entering(t, a, always(priority.Class(1+i%2))))
+		}
+		after("the first half is for all", 0)
+		ctx := as(t, priority.Fill)
+		raised := entering(t, b, func() priority.Class { return priority.Of(ctx) })
+		fill := entering(t, b, always(priority.Fill))
+		prefetch := entering(t, b, always(priority.Prefetch))
+		time.Sleep(time.Second) //nolint:forbidigo // the clock of the bubble
+		if n := slotsOf(b); n != 0 {
+			t.Errorf("others have %d slots of the half that is for demands", n)
+		}
+		began = time.Now()
+		var demands []func()
+		for range half - 1 {
+			demands = append(demands, enter(t, a))
+		}
+		after("a demand makes way for nothing of a lower class", 0)
+		priority.Raise(ctx, priority.Demand)
+		demands = append(demands, <-raised)
+		after("raised while it waits", lastPoll)
+		first, second := entering(t, b, always(priority.Demand)), entering(t, a, always(priority.Demand))
+		time.Sleep(2 * courtesy) //nolint:forbidigo // the clock of the bubble
+		held[0]()
+		held[1]()
+		demands = append(demands, <-first, <-second)
+		if n := len(fill) + len(prefetch); n != 0 {
+			t.Errorf("%d went before a demand", n)
+		}
+		for _, leave := range append(demands, held[2:]...) {
+			leave()
+		}
+		(<-fill)()
+		(<-prefetch)()
+		if slotsOf(a) != 0 || slotsOf(b) != 0 {
+			t.Errorf("%d and %d slots are held", slotsOf(a), slotsOf(b))
+		}
+	})
+}
+
+// That those of lower classes have waited in vain says nothing of what demands
+// may expect.
+func TestGateVain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		a, b := gateAt(t, dir, 1), gateAt(t, dir, 1)
+		leave := []func(){enter(t, a), enter(t, a)}
+		start := time.Now()
+		(<-entering(t, b, always(priority.Fill)))()
+		if d := time.Since(start); d < longestQueue {
+			t.Errorf("a fill went on after %v", d)
+		}
+		demand := entering(t, b, always(priority.Demand))
+		time.Sleep(time.Second) //nolint:forbidigo // the clock of the bubble
+		if len(demand) != 0 {
+			t.Error("a demand did not wait for a slot")
+		}
+		leave[0]()
+		(<-demand)()
+		leave[1]()
 	})
 }
 
@@ -110,7 +211,7 @@ func TestGateFair(t *testing.T) {
 						return
 					default:
 					}
-					leave, err := a.enter(t.Context(), "h")
+					leave, err := a.enter(t.Context(), "h", always(priority.Demand))
 					if err != nil {
 						t.Error(err)
 						return
@@ -269,7 +370,7 @@ func BenchmarkGate(b *testing.B) {
 	g := newGate(o)
 	defer g.close()
 	for b.Loop() {
-		leave, err := g.enter(b.Context(), "h")
+		leave, err := g.enter(b.Context(), "h", always(priority.Demand))
 		if err == nil {
 			err = g.rests("h")
 		}

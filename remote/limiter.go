@@ -60,7 +60,7 @@ func (l *limiter) try(ctx context.Context, host string, n int64) (*slot, error) 
 
 // enter is the last step: to wait for other processes.
 func (l *limiter) enter(ctx context.Context, s *slot) (*slot, error) {
-	leave, err := l.gate.enter(ctx, s.link.host)
+	leave, err := l.gate.enter(ctx, s.link.host, s.urgency)
 	if err != nil {
 		l.leave(s)
 		return nil, err

@@ -52,10 +52,11 @@ type Options struct {
 	// descriptors: "host" or "host:port", "*.domain" for all hosts below a
 	// domain, "*" for any; the latter two allow no private addresses.
 	ForeignHosts []string
-	// StateDir is a folder that all clients on this machine share, for what
-	// hosts asked them to wait for; "" for none.
+	// StateDir is a folder that all clients on this machine share, for how
+	// long hosts asked them to wait and for requests under way; "" for none.
 	StateDir string
-	// MaxPerHost bounds the requests under way per host, 16 if zero.
+	// MaxPerHost bounds the requests under way per host, 16 if zero; those of all
+	// clients that share StateDir are bounded by twice as many.
 	MaxPerHost int
 	// RequestRate bounds the requests a second per host, 200 if zero. As many
 	// may be sent at once after a while without any.
