@@ -24,40 +24,9 @@ import (
 	"github.com/sirupsen/logrus"
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
-	"github.com/peelfs/peel/cache"
 	"github.com/peelfs/peel/internal/testkit"
 	"github.com/peelfs/peel/layer"
 )
-
-// disk is a cache that can be full.
-type disk struct {
-	*cache.Cache
-	full bool
-}
-
-func (d disk) Store(key digest.Digest, size int64, spans int) (layer.Store, error) {
-	s, err := d.Cache.Store(key, size, spans)
-	if err != nil {
-		return nil, err
-	}
-	return fullStore{s, d.full}, nil
-}
-
-func (d disk) Stage(ctx context.Context, key digest.Digest) (layer.Stage, error) {
-	return d.Cache.Stage(ctx, key)
-}
-
-type fullStore struct {
-	*cache.Store
-	full bool
-}
-
-func (s fullStore) Put(span int, addr int64, data []byte) error {
-	if s.full {
-		return cache.ErrFull
-	}
-	return s.Store.Put(span, addr, data)
-}
 
 // wired is a Registry that counts the bytes of layers, and whose layers a test
 // can change.
@@ -113,7 +82,7 @@ func (c counting) Read(p []byte) (int, error) {
 // filling is an image of two eStargz layers that is to be filled.
 type filling struct {
 	*wired
-	cache  disk
+	cache  *depot
 	image  *Image
 	layers []testkit.Layer
 	log    *logtest.Hook
@@ -133,16 +102,11 @@ func newFilling(t *testing.T) *filling {
 		f.layers, descs, diffIDs = append(f.layers, l), append(descs, d), append(diffIDs, l.DiffID)
 	}
 	f.hub.image(t, repo, "v1", diffIDs, nil, descs...)
-	dir := t.TempDir()
-	c, err := cache.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.cache = disk{Cache: c}
+	f.cache = newDepot(t)
 	log, hook := logtest.NewNullLogger()
 	f.log = hook
 	f.o = FillOptions{
-		Registry: f, Cache: f.cache, Spools: filepath.Join(dir, "fill"), Tmp: filepath.Join(dir, "tmp"),
+		Registry: f, Cache: f.cache, Spools: filepath.Join(t.TempDir(), "fill"), Tmp: t.TempDir(),
 		Progress: &FillProgress{}, Log: logrus.NewEntry(log),
 	}
 	f.open(t)
@@ -152,9 +116,11 @@ func newFilling(t *testing.T) *filling {
 // open opens the image, and forgets what was asked for.
 func (f *filling) open(t *testing.T) {
 	t.Helper()
-	m, err := Open(t.Context(), repo+":v1", Options{
-		Registry: f, Cache: f.cache, Log: f.o.Log, Traffic: layer.NewTraffic(layer.TrafficOptions{NoGuess: true}),
-	})
+	traffic := f.o.Yield
+	if traffic == nil {
+		traffic = layer.NewTraffic(layer.TrafficOptions{NoGuess: true})
+	}
+	m, err := Open(t.Context(), repo+":v1", Options{Registry: f, Cache: f.cache, Log: f.o.Log, Traffic: traffic})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -390,7 +356,6 @@ func TestFillFull(t *testing.T) {
 	t.Parallel()
 	f := newFilling(t)
 	f.cache.full = true
-	f.o.Cache = f.cache
 	f.open(t)
 	if err := f.image.Fill(t.Context(), f.o); !isFull(err) {
 		t.Errorf("error %v", err)
@@ -417,7 +382,7 @@ func TestIsFull(t *testing.T) {
 		{"another", io.EOF, false},
 		{"disk", &os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}, true},
 		{"quota", fmt.Errorf("x: %w", syscall.EDQUOT), true},
-		{"store", layerError("x", cache.ErrFull), true},
+		{"store", layerError("x", errdefs.ErrResourceExhausted), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -474,7 +439,7 @@ func TestFillCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	f.change = func(_ int64, body io.Reader) io.Reader {
-		return io.MultiReader(io.LimitReader(body, 200_000), cancelling{cancel}, body)
+		return io.MultiReader(io.LimitReader(body, 200_000), calling{cancel}, body)
 	}
 	if err := f.image.Fill(ctx, f.o); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
@@ -490,14 +455,6 @@ func TestFillCancelled(t *testing.T) {
 	if most := f.blobs() + fillBuffer; f.came() > most {
 		t.Errorf("more than %d bytes came", most)
 	}
-}
-
-// cancelling cancels when it is read.
-type cancelling struct{ cancel func() }
-
-func (c cancelling) Read([]byte) (int, error) {
-	c.cancel()
-	return 0, io.EOF
 }
 
 // TestSweepSpools: only what is old goes.

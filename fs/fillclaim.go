@@ -68,7 +68,9 @@ func (c *claimFill) open() (err error) {
 	if c.store, err = c.Cache.Store(c.m.keys[c.i], c.x.Info.AddrSize, len(c.x.Spans)); err != nil {
 		return err
 	}
-	c.local = layer.New(c.x, gentle{c.spool, c.pace}, c.store, layer.Options{
+	// It holds claims on spans, which readers wait for: nothing here may wait for
+	// these readers meanwhile.
+	c.local = layer.New(c.x, c.spool, c.store, layer.Options{
 		Traffic: layer.NewTraffic(layer.TrafficOptions{NoGuess: true}),
 	})
 	return nil
@@ -94,6 +96,9 @@ func (c *claimFill) run(ctx context.Context) error {
 	p := Proof{Index: c.x, Layer: c.m.Manifest.Layers[c.i], DiffID: diffID, Dir: c.Tmp}
 	blob := gentle{c.spool, c.pace}
 	if err := p.compare(ctx, blob, blob); err != nil {
+		return err
+	}
+	if err := c.pace.idle(ctx, endless); err != nil {
 		return err
 	}
 	if err := c.local.Fill(ctx, nil); err != nil {
@@ -165,6 +170,9 @@ func (c *claimFill) land(ctx context.Context) error {
 		if c.store.Has(c.landed) {
 			continue
 		}
+		if err := c.pace.idle(ctx, endless); err != nil {
+			return err
+		}
 		_, err := c.local.ReadAt(ctx, first[:], s.Addr)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -196,7 +204,7 @@ type gentleReader struct {
 }
 
 func (r gentleReader) Read(p []byte) (int, error) {
-	if err := r.pace.idle(r.ctx); err != nil {
+	if err := r.pace.idle(r.ctx, endless); err != nil {
 		return 0, err
 	}
 	return r.body.Read(p)

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"io"
+	"math"
 	"sync"
 	"time"
 
@@ -26,6 +27,10 @@ const (
 	// such that the line was too slow for may be caught up with.
 	pieceShare = 8
 	catchUp    = 4
+	// maxYield is how long a range waits for readers in all. Readers of other
+	// processes may wait for it, while those of this one wait for theirs.
+	maxYield = time.Second
+	endless  = time.Duration(math.MaxInt64)
 )
 
 // pace holds a fill back.
@@ -58,39 +63,40 @@ func (p *pace) size(src layer.Source) int64 {
 	return min(p.piece, max(bandwidth/lineShare, minPiece))
 }
 
-// take returns when n bytes, at most a piece, may be asked for: the cap allows
-// them and nobody waits for something else; or at once when ctx has become more
-// urgent than a fill.
+// take returns when the cap allows n bytes, at most a piece; or at once when ctx
+// has become more urgent than a fill.
 func (p *pace) take(ctx context.Context, n int64) error {
 	changed := priority.Changed(ctx)
 	if priority.Of(ctx) != priority.Fill {
 		return ctx.Err()
 	}
-	if p.limiter != nil {
-		r := p.limiter.ReserveN(time.Now(), int(n))
-		t := time.NewTimer(r.Delay())
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-changed:
-			r.Cancel()
-			return ctx.Err()
-		case <-ctx.Done():
-			r.Cancel()
-			return context.Cause(ctx)
-		}
+	if p.limiter == nil {
+		return ctx.Err()
 	}
-	return p.idle(ctx)
+	r := p.limiter.ReserveN(time.Now(), int(n))
+	t := time.NewTimer(r.Delay())
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return ctx.Err()
+	case <-changed:
+		r.Cancel()
+		return ctx.Err()
+	case <-ctx.Done():
+		r.Cancel()
+		return context.Cause(ctx)
+	}
 }
 
-// idle returns when nobody waits for something else than a fill, or at once
-// when ctx becomes more urgent: who waits then may wait for this.
-func (p *pace) idle(ctx context.Context) error {
+// idle returns when nobody waits for something else than a fill, or so much time
+// has passed, or at once when ctx becomes more urgent: who waits then may wait
+// for this.
+func (p *pace) idle(ctx context.Context, most time.Duration) error {
 	changed := priority.Changed(ctx)
 	if p.traffic == nil || priority.Of(ctx) != priority.Fill {
 		return ctx.Err()
 	}
-	waiting, cancel := context.WithCancel(ctx)
+	waiting, cancel := context.WithTimeout(ctx, most)
 	var wg sync.WaitGroup
 	wg.Go(func() { // ends with the wait
 		select {
@@ -131,7 +137,7 @@ func (s pacedSource) ReadRange(ctx context.Context, off, n int64) (io.ReadCloser
 	case off == 0 && n == s.Size():
 		return p.whole(ctx, s.Source)
 	}
-	return p.pieces(ctx, s.Source, off, n)
+	return p.open(&pacedBody{ctx: ctx, src: s.Source, at: off, end: off + n, patience: maxYield})
 }
 
 // Link is layer.Gauge's.
@@ -144,7 +150,11 @@ func (s pacedSource) Link() (roundTrip time.Duration, bandwidth int64) {
 
 // pieces reads a range of src, n > 0, by requests of its own for each piece.
 func (p *pace) pieces(ctx context.Context, src layer.Source, off, n int64) (io.ReadCloser, error) {
-	b := &pacedBody{ctx: ctx, src: src, pace: p, at: off, end: off + n}
+	return p.open(&pacedBody{ctx: ctx, src: src, at: off, end: off + n, patience: endless})
+}
+
+func (p *pace) open(b *pacedBody) (io.ReadCloser, error) {
+	b.pace = p
 	if err := b.next(); err != nil {
 		return nil, err
 	}
@@ -162,9 +172,10 @@ func (p *pace) whole(ctx context.Context, src layer.Source) (io.ReadCloser, erro
 
 // pacedBody reads a range of a blob piece by piece.
 type pacedBody struct {
-	ctx  context.Context //nolint:containedctx // of the one ReadRange that it is the body of
-	src  layer.Source
-	pace *pace
+	ctx      context.Context //nolint:containedctx // of the one ReadRange that it is the body of
+	src      layer.Source
+	pace     *pace
+	patience time.Duration // that is left to wait for readers
 
 	at, end int64         // of the blob, what has not been asked for
 	body    io.ReadCloser // of the piece that has
@@ -177,6 +188,9 @@ func (b *pacedBody) next() (err error) {
 	if err := b.pace.take(b.ctx, n); err != nil {
 		return err
 	}
+	if err := b.yield(); err != nil {
+		return err
+	}
 	if priority.Of(b.ctx) != priority.Fill {
 		n = b.end - b.at
 	}
@@ -185,6 +199,17 @@ func (b *pacedBody) next() (err error) {
 	}
 	b.at, b.left = b.at+n, n
 	return nil
+}
+
+// yield lets readers go first as long as it has the patience.
+func (b *pacedBody) yield() error {
+	if b.patience <= 0 {
+		return b.ctx.Err()
+	}
+	began := time.Now()
+	err := b.pace.idle(b.ctx, b.patience)
+	b.patience -= time.Since(began)
+	return err
 }
 
 func (b *pacedBody) Read(p []byte) (int, error) {
@@ -199,7 +224,7 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	if err := b.pace.idle(b.ctx); err != nil {
+	if err := b.yield(); err != nil {
 		return 0, err
 	}
 	n, err := b.body.Read(p[:min(int64(len(p)), b.left)])
@@ -233,6 +258,9 @@ func (r pacedReader) Read(p []byte) (int, error) {
 	n, err := r.body.Read(p[:min(len(p), minPiece)])
 	if terr := r.pace.take(r.ctx, int64(n)); terr != nil {
 		return n, terr
+	}
+	if ierr := r.pace.idle(r.ctx, endless); ierr != nil {
+		return n, ierr
 	}
 	return n, err
 }
