@@ -29,6 +29,18 @@
 // so that a slow disk slows the network down. A fetch becomes as urgent as the reader
 // who comes to wait for it. [Layer.Stats] tells what all this was good for.
 //
+// # Guesses
+//
+// A forecast knows three grounds for a guess: a reader goes through the layer in
+// sequence or by strides, and will go on; a span lies in the directory of one that is
+// read, or in one beside it, and is called alike; a file that is read, or is likely to
+// be, mentions it by name (package mention), in whatever layer of the Traffic. How
+// likely the latter two are is learned from how those before turned out. The ledger
+// bounds what guesses may cost: the bytes that were guessed and not read are never more
+// than a slack and a share of those that were read, less for weaker grounds. What
+// Prefetch foretold, and layers that are read whole, lead to no guesses; neither does
+// the content of spans that several files share.
+//
 // # Checkpoints
 //
 // Spans of a plain gzip layer begin between DEFLATE blocks, with the window that

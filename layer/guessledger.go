@@ -7,7 +7,7 @@ import "sync"
 // is known, one of whom may be on its way to a long span.
 const (
 	nearSlack, nearShare     = 384 << 10, 20 // bytes; hundredths
-	toldSlack, toldShare     = 768 << 10, 23 // bytes; hundredths
+	toldSlack, toldShare     = 192 << 10, 15 // bytes; hundredths
 	courseSlack, courseShare = 2 << 20, 25   // bytes; hundredths
 )
 

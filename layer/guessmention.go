@@ -11,7 +11,7 @@ import (
 const (
 	toldHits   = 128      // guesses that come true, among which what may be wasted is to be divided
 	toldMost   = 48 << 10 // bytes that may be wasted for one of these
-	needHits   = 8        // likewise, of libraries: they are few, and a program starts with them
+	needHits   = 3        // likewise, of libraries: they are few, and a program starts with them
 	toldWeight = 20       // guesses that the first chances count as
 	toldOpen   = 0.1      // of a guess that proved wrong, which one counts as that is open
 )
@@ -20,7 +20,7 @@ const (
 // workload.
 var firstChances = [mention.Hows]float64{
 	mention.Listed: 0.03, mention.Nearest: 0.04, mention.Only: 0.07,
-	mention.Qualified: 0.4, mention.Beside: 0.6, mention.Own: 0.65, mention.Needed: 0.6,
+	mention.Qualified: 0.4, mention.Beside: 0.6, mention.Own: 0.5, mention.Needed: 0.8,
 }
 
 // told is what is known of a span that was guessed because a file names it.

@@ -16,7 +16,7 @@ const (
 	nearWeight   = 3       // guesses that what is known of a wider circle counts as
 	nearOpen     = 0.3     // of a guess that proved wrong, which one counts as that is open
 	nearCost     = 256     // bytes that a span costs beside its own
-	nearPrice    = 8 << 10 // bytes that may be wasted for a guess that comes true, when nothing is open
+	nearPrice    = 5 << 10 // bytes that may be wasted for a guess that comes true, when nothing is open
 	nearTrust    = 0.5     // of that, which may be wasted more for each span of the family that was read
 	nearTrusted  = 4       // spans of which that holds
 

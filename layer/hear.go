@@ -2,7 +2,7 @@ package layer
 
 import (
 	"context"
-	"slices"
+	"strings"
 	"sync"
 
 	"github.com/peelfs/peel/layer/mention"
@@ -19,8 +19,8 @@ const (
 // ears know the files of all layers of a Traffic by name, so that files that were
 // read, or soon will be, tell which ones come next.
 type ears struct {
-	mu     sync.Mutex // guards what follows
-	layers []*Layer   // by number; nil for those that were closed
+	mu     sync.RWMutex // guards what follows; held while something of another layer is used, which may be closed then
+	layers []*Layer     // by number; nil for those that were closed
 	words  *mention.Dictionary
 	known  int // of the layers are in words
 }
@@ -33,7 +33,7 @@ func (e *ears) join(l *Layer) {
 	e.layers = append(e.layers, l)
 }
 
-// leave forgets a layer.
+// leave forgets a layer, and waits until nobody uses it on account of a mention.
 func (e *ears) leave(l *Layer) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -43,8 +43,9 @@ func (e *ears) leave(l *Layer) {
 	}
 }
 
-// dictionary returns what is known of the layers' files.
-func (e *ears) dictionary() (*mention.Dictionary, []*Layer) {
+// dictionary returns what is known of the layers' files. It needs none of their
+// memory.
+func (e *ears) dictionary() *mention.Dictionary {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.words == nil || e.known != len(e.layers) {
@@ -56,7 +57,24 @@ func (e *ears) dictionary() (*mention.Dictionary, []*Layer) {
 		}
 		e.words, e.known = b.Build(), len(e.layers)
 	}
-	return e.words, slices.Clone(e.layers)
+	return e.words
+}
+
+// tell has the layers guess what of theirs is mentioned, by a file that is read
+// with a certain chance.
+func (e *ears) tell(ctx context.Context, all []mention.Mention, chance float64) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	by := make([][]mentioned, len(e.layers))
+	for _, m := range all {
+		layer, span := m.ID>>32, int(uint32(m.ID))
+		by[layer] = append(by[layer], mentioned{span, m.How, chance})
+	}
+	for number, spans := range by {
+		if l := e.layers[number]; l != nil && len(spans) > 0 && !l.byPass() {
+			l.early(ctx, l.forecast.hear(spans, l.absent))
+		}
+	}
 }
 
 // names adds the layer's files that have spans of their own.
@@ -79,7 +97,7 @@ func (x *Index) directories() map[uint32]string {
 		todo = todo[:len(todo)-1]
 		for _, e := range x.entries(dir) {
 			if e.Kind == EntryInode && x.Inodes[e.Inode].isDir() {
-				paths[e.Inode] = x.Pool.String(e.Name)
+				paths[e.Inode] = strings.Clone(x.Name(e)) // a dictionary may live longer than the index
 				if dir != 0 {
 					paths[e.Inode] = paths[dir] + "/" + paths[e.Inode]
 				}
@@ -102,35 +120,20 @@ func (l *Layer) hear(ctx context.Context, i int, data []byte) {
 		return
 	}
 	text.Bytes = data
-	words, layers := l.traffic.ears.dictionary()
-	by := make(map[*Layer][]mentioned)
-	for _, m := range words.Find(text) {
-		if to := layers[m.ID>>32]; to != nil && !to.byPass() {
-			by[to] = append(by[to], mentioned{int(uint32(m.ID)), m.How, chance})
-		}
-	}
-	for to, spans := range by {
-		to.early(ctx, to.forecast.hear(spans, to.absent))
-	}
+	e := &l.traffic.ears
+	e.tell(ctx, e.dictionary().Find(text), chance)
 }
 
 // listen has those of the spans [first, first+n) looked at that were fetched
 // before it was likely that they would be read. Nobody waits for it.
 func (l *Layer) listen(ctx context.Context, first, n int) {
+	var spans []int
 	for i := first; i < first+n; i++ {
-		if l.heard.has(i) || l.forecast.certainty(i) < heardChance {
-			continue
-		}
-		h, err := l.flights.Begin(ctx, request{Extra: []int{i}, Work: func(ctx context.Context, claimed []int, done func(int, arrival, error)) {
-			l.deliverKept(claimed, l.readWhole, FromStore, func(i int, a arrival, err error) {
-				done(i, a, err)
-				l.hear(ctx, i, a.data)
-			})
-		}})
-		if err == nil {
-			h.Leave()
+		if !l.heard.has(i) && l.forecast.certainty(i) >= heardChance {
+			spans = append(spans, i)
 		}
 	}
+	l.early(ctx, spans) // which takes from the store what is there
 }
 
 // text says which file the data of span i is of, if it is of one only.

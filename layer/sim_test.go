@@ -17,7 +17,9 @@ import (
 // bandwidth evenly. Spans are decoded as they come, at decodeRate.
 
 const (
-	simConnections = 8
+	simConnections = 16        // remote.Options.MaxPerHost
+	simPrefetches  = 12        // of them, as package remote does
+	simLull        = 1.0       // seconds after a demand in which it expects another one
 	decodeRate     = 200 << 20 // bytes of the address space a second
 )
 
@@ -31,6 +33,7 @@ type trace struct {
 type traceLayer struct {
 	spans  []Span
 	places []place
+	heard  map[int][]traceMention // by span that mentions others
 }
 
 // traceRead came Think microseconds after read After was answered, -1: after the
@@ -48,11 +51,14 @@ type policy int
 const (
 	policyNone policy = iota
 	policyCourse
+	policyNeighbours
 	policyFull
 	policyReplay
 )
 
-func (p policy) String() string { return [...]string{"none", "sequential", "full", "replay"}[p] }
+func (p policy) String() string {
+	return [...]string{"none", "sequential", "neighbours", "full", "replay"}[p]
+}
 
 // outcomes of a simulation.
 type simResult struct {
@@ -70,6 +76,7 @@ type simSpan struct {
 	req     *simRequest // under way
 	stored  bool
 	touched bool
+	heard   bool
 	waiting []int // reads
 }
 
@@ -84,14 +91,16 @@ type simRequest struct {
 
 // sim is one simulation under way; times are seconds.
 type sim struct {
-	t      *trace
-	link   Link
-	policy policy
-	now    float64
+	t        *trace
+	link     Link
+	policy   policy
+	now      float64
+	demanded float64 // when a demand was under way for the last time
 
 	spans  [][]simSpan
 	casts  []*forecast
 	ledger *ledger
+	rumour rumours
 	queues [3][]*simRequest
 	active []*simRequest
 	idle   int // connections
@@ -111,11 +120,13 @@ type simEvent struct {
 }
 
 func simulate(t *trace, link Link, p policy) simResult {
-	s := &sim{t: t, link: link, policy: p, ledger: new(ledger)}
+	s := &sim{t: t, link: link, policy: p, ledger: new(ledger), demanded: math.Inf(-1)}
 	for i := range t.Layers {
 		l := &t.Layers[i]
 		s.spans = append(s.spans, make([]simSpan, len(l.spans)))
-		s.casts = append(s.casts, &forecast{spans: l.spans, ledger: s.ledger, places: func() []place { return l.places }})
+		s.casts = append(s.casts, &forecast{
+			spans: l.spans, ledger: s.ledger, rumours: &s.rumour, heard: make(map[int]told), places: func() []place { return l.places },
+		})
 	}
 	s.waits, s.after = make([]int, len(t.Reads)), make([][]int, len(t.Reads))
 	for k, r := range t.Reads {
@@ -202,20 +213,24 @@ func (s *sim) launch() {
 	}
 }
 
-// mayPrefetch is what package remote lets begin beside demands.
+// mayPrefetch is what package remote lets begin beside demands, and Prefetch at
+// once.
 func (s *sim) mayPrefetch() bool {
-	n, bytes := 0, int64(0)
+	n, left := 0, int64(0)
 	for _, r := range s.active {
-		if r.class != priority.Demand {
-			n++
-			bytes += r.run.n - int64(r.got)
+		if r.class == priority.Demand {
+			s.demanded = s.now
+			continue
 		}
+		n++
+		left += r.run.n - int64(r.got)
 	}
-	most := 4
+	most := simPrefetches
 	if s.policy == policyReplay {
 		most = prefetchRanges
 	}
-	return n == 0 || n < most && bytes < 2*s.link.product()
+	crowded := left > 2*s.link.product() && s.now-s.demanded < simLull
+	return n < most && len(s.active) < simConnections*3/4 && !crowded
 }
 
 // sharing returns how many responses are being received.
@@ -282,6 +297,7 @@ func (s *sim) decoded(layer, i int) {
 		}
 	}
 	sp.waiting = nil
+	s.hear(layer, i)
 }
 
 func (s *sim) answer(k int) {

@@ -41,6 +41,28 @@ func (s *sim) touch(layer, i int) {
 	if s.casts[layer].touched(i) {
 		s.result.struck++
 	}
+	if sp.stored {
+		s.hear(layer, i)
+	}
+}
+
+// hear is what Layer.hear does.
+func (s *sim) hear(layer, i int) {
+	sp := &s.spans[layer][i]
+	chance := s.casts[layer].certainty(i)
+	if s.policy != policyFull || sp.heard || chance < heardChance {
+		return
+	}
+	sp.heard = true
+	by := make([][]mentioned, len(s.casts))
+	for _, m := range s.t.Layers[layer].heard[i] {
+		by[m.layer] = append(by[m.layer], mentioned{m.span, m.how, chance})
+	}
+	for to, all := range by {
+		spans := s.casts[to].hear(all, func(i int) bool { return !s.spans[to][i].stored && s.spans[to][i].req == nil })
+		s.result.guesses += len(spans)
+		s.fetch(to, spans, priority.Prefetch)
+	}
 }
 
 func (s *sim) guess(r *traceRead, cold bool, first, n int) guess {
@@ -48,7 +70,7 @@ func (s *sim) guess(r *traceRead, cold bool, first, n int) guess {
 	if s.policy == policyNone || s.policy == policyReplay {
 		return guess{}
 	}
-	if s.policy != policyFull {
+	if s.policy == policyCourse {
 		f.fresh = f.fresh[:0]
 	}
 	g := f.next(reading{addr: r.Addr, size: r.Size, cold: cold, link: s.link, missing: func(i int) bool {

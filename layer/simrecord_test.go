@@ -6,7 +6,9 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,15 +25,18 @@ const traces = "testdata/traces"
 type packedTrace struct {
 	Layers [][]int64 `json:"layers"` // by span: bytes skipped in the blob, length there, addresses skipped, length, file, directory, kind
 	Reads  [][]int64 `json:"reads"`  // how many reads before this one the one it came after, think, layer, address, size
+	Heard  [][]int64 `json:"heard"`  // by layer, see packMentions
 	Tail   int64     `json:"tail"`
 }
 
-const keptSpans = 600 // on each side of a span that is read
+const keptSpans = 420 // on each side of a span that is read
 
 func (t *trace) pack() (p packedTrace) {
 	p.Tail = t.Tail
+	kept := t.kept()
 	for n := range t.Layers {
-		p.Layers = append(p.Layers, t.packLayer(n))
+		p.Layers = append(p.Layers, t.packLayer(n, kept[n]))
+		p.Heard = append(p.Heard, t.packMentions(n, kept))
 	}
 	for k, r := range t.Reads {
 		p.Reads = append(p.Reads, []int64{int64(k - r.After), r.Think, int64(r.Layer), r.Addr, r.Size})
@@ -39,18 +44,38 @@ func (t *trace) pack() (p packedTrace) {
 	return p
 }
 
-func (t *trace) packLayer(n int) []int64 {
-	l := &t.Layers[n]
-	kept := make([]bool, len(l.spans))
+// kept says which spans of each layer are kept, and what their numbers are then:
+// those near what is read, and those that are mentioned or mention others.
+func (t *trace) kept() []map[int]int {
+	kept := make([]map[int]int, len(t.Layers))
+	for n := range kept {
+		kept[n] = make(map[int]int)
+	}
 	for _, r := range t.Reads {
-		if r.Layer != n {
-			continue
-		}
-		first, count := spansOf(l.spans, r.Addr, r.Size)
-		for i := max(first-keptSpans, 0); i < min(first+count+keptSpans, len(kept)); i++ {
-			kept[i] = true
+		spans := t.Layers[r.Layer].spans
+		first, count := spansOf(spans, r.Addr, r.Size)
+		for i := max(first-keptSpans, 0); i < min(first+count+keptSpans, len(spans)); i++ {
+			kept[r.Layer][i] = 0
 		}
 	}
+	for n := range t.Layers {
+		for i, all := range t.Layers[n].heard {
+			kept[n][i] = 0
+			for _, m := range all {
+				kept[m.layer][m.span] = 0
+			}
+		}
+	}
+	for n := range kept {
+		for k, i := range slices.Sorted(maps.Keys(kept[n])) {
+			kept[n][i] = k
+		}
+	}
+	return kept
+}
+
+func (t *trace) packLayer(n int, kept map[int]int) []int64 {
+	l := &t.Layers[n]
 	out := []int64{}
 	numbers := make(map[uint32]int64)
 	number := func(space int, v uint32) int64 {
@@ -64,11 +89,10 @@ func (t *trace) packLayer(n int) []int64 {
 		return numbers[v]
 	}
 	var off, addr int64
-	for i := range l.spans {
-		if s, at := &l.spans[i], &l.places[i]; kept[i] {
-			out = append(out, s.Off-off, s.CLen, s.Addr-addr, s.Len, number(0, at.file), number(1, at.dir), number(2, at.kind))
-			off, addr = s.Off+s.CLen, s.Addr+s.Len
-		}
+	for _, i := range slices.Sorted(maps.Keys(kept)) {
+		s, at := &l.spans[i], &l.places[i]
+		out = append(out, s.Off-off, s.CLen, s.Addr-addr, s.Len, number(0, at.file), number(1, at.dir), number(2, at.kind))
+		off, addr = s.Off+s.CLen, s.Addr+s.Len
 	}
 	return out
 }
@@ -85,6 +109,9 @@ func (p *packedTrace) unpack() *trace {
 			l.places = append(l.places, place{file: uint32(s[4]), dir: uint32(s[5]), kind: uint32(s[6])})
 		}
 		t.Layers = append(t.Layers, l)
+	}
+	for n := range p.Heard {
+		t.Layers[n].heard = unpackMentions(p.Heard[n])
 	}
 	for k, r := range p.Reads {
 		t.Reads = append(t.Reads, traceRead{After: k - int(r[0]), Think: r[1], Layer: int(r[2]), Addr: r[3], Size: r[4]})
@@ -128,17 +155,38 @@ func TestRecord(t *testing.T) {
 	if name == "" {
 		t.Skip("no trace to convert")
 	}
-	tr := &trace{}
-	dir := os.Getenv("PEEL_LAYOUT")
-	for _, d := range layoutLayers(t, dir, os.Getenv("PEEL_TAG")) {
-		x := indexOf(t, dir, d)
-		tr.Layers = append(tr.Layers, traceLayer{spans: x.Spans, places: x.places()})
-	}
+	tr, layers := layersOf(t)
 	took, err := strconv.ParseFloat(os.Getenv("PEEL_TOOK"), 64)
 	if err != nil {
 		t.Fatal(err)
 	}
 	readTrace(t, tr, os.Getenv("PEEL_TRACE"), took)
+	tr.mentions(t, layers)
+	write(t, name, tr)
+}
+
+// layersOf returns the layers of the image that the environment names.
+func layersOf(t *testing.T) (*trace, []*Layer) {
+	t.Helper()
+	tr, layers := &trace{}, []*Layer(nil)
+	traffic := NewTraffic(TrafficOptions{})
+	dir := os.Getenv("PEEL_LAYOUT")
+	for _, d := range layoutLayers(t, dir, os.Getenv("PEEL_TAG")) {
+		f, err := os.Open(blobIn(dir, d))
+		if err != nil {
+			t.Fatal(err)
+		}
+		src := &fileBlob{f, d.Size}
+		l := New(indexOf(t, src, d), src, nil, Options{Traffic: traffic})
+		t.Cleanup(func() { _ = errors.Join(l.Close(), f.Close()) })
+		layers = append(layers, l)
+		tr.Layers = append(tr.Layers, traceLayer{spans: l.x.Spans, places: l.x.places(), heard: make(map[int][]traceMention)})
+	}
+	return tr, layers
+}
+
+func write(t *testing.T, name string, tr *trace) {
+	t.Helper()
 	var out bytes.Buffer
 	z, _ := gzip.NewWriterLevel(&out, gzip.BestCompression)
 	if err := json.NewEncoder(z).Encode(tr.pack()); err != nil {
@@ -236,14 +284,8 @@ func (b *fileBlob) ReadRange(_ context.Context, off, n int64) (io.ReadCloser, er
 	return io.NopCloser(io.NewSectionReader(b.f, off, n)), nil
 }
 
-func indexOf(t *testing.T, dir string, d ocispec.Descriptor) *Index {
+func indexOf(t *testing.T, src *fileBlob, d ocispec.Descriptor) *Index {
 	t.Helper()
-	f, err := os.Open(blobIn(dir, d))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = f.Close() })
-	src := &fileBlob{f, d.Size}
 	x, err := ReadIndex(t.Context(), src, d)
 	if err != nil {
 		x, err = Stream(t.Context(), src, d, "", StreamOptions{})
