@@ -11,12 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/peelfs/peel/fs"
 	"github.com/peelfs/peel/internal/testkit"
 )
 
 // ask asks about a mount, in both ways.
-func ask(t *testing.T, p *testkit.Peel, dir string) (e fs.Explanation, text string) {
+func ask(t *testing.T, p *testkit.Peel, dir string) (e explanation, text string) {
 	t.Helper()
 	out := p.Must("explain", "--json", dir).Stdout
 	if err := json.Unmarshal([]byte(out), &e); err != nil {
@@ -26,9 +25,9 @@ func ask(t *testing.T, p *testkit.Peel, dir string) (e fs.Explanation, text stri
 }
 
 // status is what peel ps --json says of the only mount.
-func status(t *testing.T, p *testkit.Peel) fs.Status {
+func status(t *testing.T, p *testkit.Peel) mounted {
 	t.Helper()
-	var all []fs.Status
+	var all []mounted
 	out := p.Must("ps", "--json").Stdout
 	if err := json.Unmarshal([]byte(out), &all); err != nil || len(all) != 1 {
 		t.Fatalf("%v\n%s", err, out)
@@ -55,7 +54,7 @@ func TestSums(t *testing.T) {
 			log := proxy.Log()
 			before, _ := ask(t, p, root)
 			if n := before.Reads.Store.Count + before.Reads.Network.Count + before.RangeRequests; n != 0 {
-				t.Errorf("before anything was read: %+v", before.Activity)
+				t.Errorf("before anything was read: %+v", before.activity)
 			}
 			readAll(t, root)
 			await(t, file, files)
@@ -68,15 +67,15 @@ func TestSums(t *testing.T) {
 
 			st := status(t, p)
 			st.Mountpoint = root // as is compared
-			if e.Status != st {
-				t.Errorf("explain says %+v, ps %+v", e.Status, st)
+			if e.mounted != st {
+				t.Errorf("explain says %+v, ps %+v", e.mounted, st)
 			}
 			if e.Requests != int64(len(log)) || e.BytesFetched != testkit.Bytes(log) || e.RangeRequests != int64(len(reading)) {
 				t.Errorf("%d requests, %d for ranges, %d bytes; the proxy saw %d, %d, %d",
 					e.Requests, e.RangeRequests, e.BytesFetched, len(log), len(reading), testkit.Bytes(log))
 			}
 			if n := e.DemandedBytes + e.GuessedBytes + e.BetweenBytes; n != testkit.Bytes(reading) {
-				t.Errorf("%+v: %d bytes fetched, the proxy saw %d", e.Activity, n, testkit.Bytes(reading))
+				t.Errorf("%+v: %d bytes fetched, the proxy saw %d", e.activity, n, testkit.Bytes(reading))
 			}
 			bytes := map[string]int64{}
 			for _, r := range lines(t, file) {
@@ -102,7 +101,7 @@ func TestSums(t *testing.T) {
 }
 
 // checkLayers complains unless the layers add up.
-func checkLayers(t *testing.T, e *fs.Explanation) {
+func checkLayers(t *testing.T, e *explanation) {
 	t.Helper()
 	var reads, requests, touched, present, total int64
 	for _, l := range e.Layers {
@@ -114,12 +113,12 @@ func checkLayers(t *testing.T, e *fs.Explanation) {
 	}
 	if len(e.Layers) != 2 || reads != e.Reads.Network.Count+e.Reads.Store.Count || requests != e.RangeRequests ||
 		touched != e.TouchedBytes || touched == 0 || present != e.BytesPresent || total != e.BytesTotal {
-		t.Errorf("%+v of %+v", e.Layers, e.Activity)
+		t.Errorf("%+v of %+v", e.Layers, e.activity)
 	}
 }
 
 // checkSlowest complains unless the slowest reads are ones that were made.
-func checkSlowest(t *testing.T, e *fs.Explanation, delay time.Duration) {
+func checkSlowest(t *testing.T, e *explanation, delay time.Duration) {
 	t.Helper()
 	if len(e.Slowest) == 0 || e.Slowest[0].Took < delay {
 		t.Fatalf("slowest: %+v", e.Slowest)
@@ -133,7 +132,7 @@ func checkSlowest(t *testing.T, e *fs.Explanation, delay time.Duration) {
 }
 
 // checkLinks complains unless the one link is estimated as it is.
-func checkLinks(t *testing.T, e *fs.Explanation, host string, delay time.Duration) {
+func checkLinks(t *testing.T, e *explanation, host string, delay time.Duration) {
 	t.Helper()
 	if len(e.Links) != 1 || e.Links[0].Host != host || e.Links[0].Requests == 0 {
 		t.Fatalf("links: %+v", e.Links)
@@ -153,7 +152,7 @@ func TestEarly(t *testing.T) {
 	proxy.Stalls("/blobs/", 100_000, release)
 	p := testkit.NewPeel(t)
 	root := p.Mount(proxy.Ref("early", "v1"), "--early")
-	if e, _ := ask(t, p, root); e.Mountpoint != root || len(e.Slowest) != 0 || e.State != fs.StateServing {
+	if e, _ := ask(t, p, root); e.Mountpoint != root || len(e.Slowest) != 0 || e.State != "serving" {
 		t.Errorf("%+v", e)
 	}
 	close(release)
@@ -178,7 +177,7 @@ func TestReuse(t *testing.T) {
 	readAll(t, root)
 	e, text := ask(t, p, root)
 	if e.Reads.Reuse.Bytes != files*fileSize || e.Reads.Network.Bytes != 0 || e.ReusedBytes < files*fileSize*9/10 {
-		t.Errorf("%+v", e.Activity)
+		t.Errorf("%+v", e.activity)
 	}
 	if st := status(t, p); st.BytesReused != e.ReusedBytes {
 		t.Errorf("ps: %+v", st)
@@ -203,7 +202,7 @@ func TestUnused(t *testing.T) {
 		e, text := ask(t, p, root)
 		if e.PrefetchedBytes >= files*fileSize*9/10 {
 			if st := status(t, p); st.BytesUnused != e.UnusedBytes || st.BytesPrefetched != e.PrefetchedBytes+e.GuessedBytes || e.UnusedBytes == 0 {
-				t.Errorf("explain: %+v, ps: %+v", e.Activity, st)
+				t.Errorf("explain: %+v, ps: %+v", e.activity, st)
 			}
 			if !strings.Contains(text, "has not been so far") || !strings.Contains(p.Must("ps").Stdout, " unused") {
 				t.Errorf("for people:\n%s", text)
@@ -211,12 +210,12 @@ func TestUnused(t *testing.T) {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatalf("never fetched ahead: %+v", e.Activity)
+			t.Fatalf("never fetched ahead: %+v", e.activity)
 		}
 	}
 	readAll(t, root)
 	if e, _ := ask(t, p, root); e.UnusedBytes != 0 || e.Reads.Network.Bytes != 0 {
-		t.Errorf("after all was read: %+v", e.Activity)
+		t.Errorf("after all was read: %+v", e.activity)
 	}
 }
 
@@ -268,7 +267,7 @@ func TestFill(t *testing.T) {
 	root := p.Mount(reg.Ref("fill", "v1"), "--fill", "--prefetch", "none")
 	for end := time.Now().Add(time.Minute); ; {
 		e, text := ask(t, p, root)
-		if len(e.Fill) == 1 && e.Fill[0].State == fs.FillDone {
+		if len(e.Fill) == 1 && e.Fill[0].State == "done" {
 			if f := e.Fill[0]; !f.Proved || f.Digest != l.Desc.Digest || f.Total != l.Desc.Size || e.BytesPresent != e.BytesTotal {
 				t.Errorf("%+v", e)
 			}

@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/peelfs/peel/fs"
 	"github.com/peelfs/peel/internal/testkit"
 )
 
@@ -58,15 +57,15 @@ func forget(t *testing.T, root string) {
 }
 
 // lines reads a trace, all of whose lines must be whole.
-func lines(t *testing.T, file string) []fs.TraceLine {
+func lines(t *testing.T, file string) []traceLine {
 	t.Helper()
 	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out []fs.TraceLine
+	var out []traceLine
 	for line := range strings.Lines(string(data)) {
-		var l fs.TraceLine
+		var l traceLine
 		if err := json.Unmarshal([]byte(line), &l); err != nil || !strings.HasSuffix(line, "\n") {
 			t.Fatalf("line %d: %q: %v", len(out)+1, line, err)
 		}
@@ -76,9 +75,9 @@ func lines(t *testing.T, file string) []fs.TraceLine {
 }
 
 // covers complains unless some reads of a file are all of it, none twice.
-func covers(t *testing.T, file string, reads []fs.TraceLine) {
+func covers(t *testing.T, file string, reads []traceLine) {
 	t.Helper()
-	slices.SortFunc(reads, func(a, b fs.TraceLine) int { return cmp.Compare(a.Off, b.Off) })
+	slices.SortFunc(reads, func(a, b traceLine) int { return cmp.Compare(a.Off, b.Off) })
 	end := int64(0)
 	for _, r := range reads {
 		if r.Off != end || r.Addr-r.Off != reads[0].Addr-reads[0].Off || r.Error != "" || r.Millis < 0 {
@@ -120,8 +119,8 @@ func TestTrace(t *testing.T) {
 			p.Umount(root)
 
 			all := lines(t, file)
-			for k, part := range [][]fs.TraceLine{all[:half], all[half:]} {
-				byPath := map[string][]fs.TraceLine{}
+			for k, part := range [][]traceLine{all[:half], all[half:]} {
+				byPath := map[string][]traceLine{}
 				network, last := 0, 0.0
 				for _, l := range part {
 					byPath[l.Path] = append(byPath[l.Path], l)
