@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"path/filepath"
 
 	"github.com/containerd/errdefs"
@@ -33,6 +34,8 @@ func (a *app) profileCommand() *cobra.Command {
 		Use:   "profile",
 		Short: "Show, share and remove what mounts have learned of what is read first",
 		Long:  profileHelp,
+		Example: `  peel profile show debian:12
+  peel profile push registry.example/team/app:v1`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil
@@ -117,7 +120,7 @@ func (f *profileFlags) kept(s shelf, m *manifest.Image, log *logrus.Entry) (*fs.
 	if err != nil {
 		return nil, err
 	}
-	err = fmt.Errorf("%s: %w: no %s is here", m.Reference, errdefs.ErrNotFound, f.named())
+	err = fmt.Errorf("%w: no %s is here", errdefs.ErrNotFound, f.named())
 	if len(others) > 0 {
 		list := ""
 		for _, n := range others {
@@ -140,6 +143,8 @@ func (a *app) profileRecordCommand() *cobra.Command {
 		Short: "Write down now what was read first of a mount",
 		Long: `Write down now what was read first of the mount on DIR, as happens by itself every
 half minute and when it is unmounted. Until then the run counts as one under way.`,
+		Example: `  peel profile record /mnt
+  peel profile record --json /mnt`,
 		Args: takes(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0]) },
 	}
@@ -157,11 +162,11 @@ func (o *profileRecordOptions) run(ctx context.Context, dir string) error {
 	}
 	at, err := realPath(dir)
 	if err != nil {
-		return err
+		return noMount(dir, err)
 	}
 	var r recorded
 	if err := fs.Ask(ctx, root, at, fs.Question{Pattern: recordPattern, Out: &r}); err != nil {
-		if errdefs.IsNotFound(err) {
+		if errdefs.IsNotFound(err) || errors.Is(err, iofs.ErrNotExist) {
 			return noMount(dir, err)
 		}
 		return err
@@ -170,7 +175,7 @@ func (o *profileRecordOptions) run(ctx context.Context, dir string) error {
 	if o.json {
 		return writeJSON(o.out, r)
 	}
-	_, err = fmt.Fprintf(o.out, "%s (%s): %d touches\n", r.Reference, shortDigest(r.Digest), r.Touches)
+	_, err = fmt.Fprintf(o.out, "%s (%s): %s\n", r.Reference, shortDigest(r.Digest), counted(r.Touches, "place"))
 	return err
 }
 

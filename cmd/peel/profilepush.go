@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -50,7 +51,7 @@ func (o *profilePushOptions) run(ctx context.Context, arg string) error {
 	return o.withResolved(ctx, o.app, arg, func(r *resolved) error {
 		k, err := o.kept(r.shelf, r.image, r.log)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", r.image.Reference, err)
 		}
 		report := reportOf(r.image, k.Profile)
 		if report.Pushed, err = attachProfile(ctx, r, k.Profile); err != nil {
@@ -129,6 +130,8 @@ func (a *app) profilePullCommand() *cobra.Command {
 		Short: "Fetch the profile that is attached to an image",
 		Long: `Fetch the profile that is attached to an image now, as a mount does by itself. Where
 this machine has watched a run of its own, its own profile stays.`,
+		Example: `  peel profile pull registry.example/team/app:v1
+  peel profile pull --entrypoint worker registry.example/team/app:v1`,
 		Args: takes(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0]) },
 	}
@@ -142,6 +145,8 @@ func (o *profilePullOptions) run(ctx context.Context, arg string) error {
 			Cache: kept{r.shelf.Cache}, Registry: r.from, Entrypoint: o.entrypoint, Log: r.log,
 		})
 		switch {
+		case errdefs.IsNotFound(err):
+			return withRemedy(fmt.Errorf("%s: %w", r.image.Reference, err), "who has used it can attach one: peel profile push %s", r.image.Reference)
 		case err != nil:
 			return fmt.Errorf("%s: %w", r.image.Reference, err)
 		case !adopted:
@@ -150,7 +155,8 @@ func (o *profilePullOptions) run(ctx context.Context, arg string) error {
 		case o.json:
 			return writeJSON(o.out, reportOf(r.image, p))
 		}
-		_, err = fmt.Fprintf(o.out, "%s (%s): %d runs, %d touches\n", r.image.Reference, shortDigest(p.Image.String()), p.Runs, len(p.Touches))
+		_, err = fmt.Fprintf(o.out, "%s (%s): %s, %s\n", r.image.Reference, shortDigest(p.Image.String()),
+			counted(p.Runs, "run"), counted(len(p.Touches), "place"))
 		return err
 	})
 }

@@ -28,6 +28,8 @@ func (a *app) profileRemoveCommand() *cobra.Command {
 		Long: `Forget the profiles of an image: all of them, or that of --entrypoint. No registry is
 asked. One that is attached to the image stays there, and the next mount begins
 with it.`,
+		Example: `  peel profile rm debian:12
+  peel profile rm --entrypoint worker registry.example/team/app:v1`,
 		Args: takes(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			given = cmd.Flags().Changed("entrypoint")

@@ -27,11 +27,13 @@ func (a *app) profileShowCommand() *cobra.Command {
 		Long: `Show the profile of an image: what is read first, in the order and with the times of
 the runs, how many compressed bytes that takes, and in how many of the runs it was
 read, later ones counting more. What is marked with - is not fetched ahead any more.`,
+		Example: `  peel profile show debian:12
+  peel profile show --entrypoint worker --all registry.example/team/app:v1`,
 		Args: takes(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0]) },
 	}
 	o.profileFlags.add(cmd.Flags())
-	cmd.Flags().BoolVar(&o.all, "all", false, "name all files of a touch, not only the first")
+	cmd.Flags().BoolVar(&o.all, "all", false, "name all files of a place, not only the first")
 	return cmd
 }
 
@@ -80,8 +82,8 @@ func (o *profileShowOptions) run(ctx context.Context, arg string) error {
 }
 
 func (o *profileShowOptions) print(w io.Writer, r *profileReport) error {
-	fmt.Fprintf(w, "%s (%s): %d runs, %d of this machine, the last %s ago; %s in %d touches\n\n",
-		r.Reference, shortDigest(r.Digest), r.Runs, r.OwnRuns, ago(r.Updated), humanSize(r.Compressed), len(r.Touches))
+	fmt.Fprintf(w, "%s (%s): %s, %d of this machine, the last %s ago; %s in %s\n\n", r.Reference, shortDigest(r.Digest),
+		counted(r.Runs, "run"), r.OwnRuns, ago(r.Updated), humanSize(r.Compressed), counted(len(r.Touches), "place"))
 	terminal := isTerminal(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "AFTER\tLAYER\tSIZE\tWEIGHT\tPATH")

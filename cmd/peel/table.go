@@ -56,7 +56,7 @@ func humanSize(n int64) string {
 }
 
 // ago is how long something has been, for people.
-func ago(t time.Time) string { return units.HumanDuration(time.Since(t)) }
+func ago(t time.Time) string { return strings.ToLower(units.HumanDuration(time.Since(t))) }
 
 // shortDigest is enough of a digest for people to tell it from others.
 func shortDigest(d string) string {
