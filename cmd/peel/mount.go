@@ -53,7 +53,14 @@ Layers that must be streamed keep the mount waiting. With --early it answers at
 once and shows each file as soon as no upper layer can change it, before the
 digests of its layer have matched; what is not known yet waits. Should they not
 match in the end, everything answers EIO. This is less strict: see
-docs/semantics.md.`
+docs/semantics.md.
+
+What is read first is remembered (peel profile), for each --entrypoint by itself,
+and fetched ahead by the next mount; what no run has shown is guessed. --prefetch
+none does neither, --no-record remembers nothing. --fill fetches all the rest
+while no reader waits, and proves each layer that is whole. --trace writes an
+object in a line of JSON for each read: when, of what, from where, how long.
+None of these changes what is read. peel explain DIR tells what they came to.`
 
 func (a *app) mountCommand() *cobra.Command {
 	o := &mountOptions{app: a}
@@ -63,7 +70,9 @@ func (a *app) mountCommand() *cobra.Command {
 		Long:  mountHelp,
 		Example: `  peel mount alpine /mnt
   peel mount --platform linux/arm64 ghcr.io/owner/name:tag /mnt
-  peel mount docker-archive:saved.tar /mnt`,
+  peel mount docker-archive:saved.tar /mnt
+  peel mount --fill --fill-rate 5MB alpine /mnt
+  peel mount --entrypoint worker --trace reads.jsonl registry.example/team/app:v1 /mnt`,
 		Args: takes(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0], args[1]) },
 	}
@@ -121,6 +130,9 @@ func (o *mountOptions) prepare(ref, dir string) (j job, err error) {
 	}
 	if o.prefetch != prefetchNone {
 		j.profile = &fs.ProfileSearch{Entrypoint: o.entrypoint}
+	}
+	if o.fillRate != 0 && !o.fill {
+		return j, withRemedy(usagef("--fill-rate says how fast --fill may be, which is not given"), "add --fill")
 	}
 	if o.trace != "" {
 		if o.trace, err = filepath.Abs(o.trace); err != nil { // the server works elsewhere
