@@ -41,6 +41,14 @@
 // what a Store, a Stage or a mount uses stays. Who opens or pulls what is being
 // removed fetches it again.
 //
+// What a mount reads first is recorded as the image's profile, one for each
+// entrypoint, and fetched ahead by the next mount: [Image.Record],
+// [Image.Anticipate]. A profile is found in the cache, or attached to the image
+// by [ProfileSearch], for which nobody waits. [Image.Fill] fetches the rest while
+// no reader waits, and proves layers that are whole. None of them changes what a
+// reader sees; what goes wrong in them is logged. [Explain] tells what became of
+// the reads of layers.
+//
 // [Mount] shows an image through FUSE. The file system is go-fuse's raw
 // interface on the table: node id = row number + 1, no inode objects, no file
 // handles, nothing to forget. Content never changes, so opens are answered

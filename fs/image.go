@@ -30,7 +30,7 @@ type Registry interface {
 }
 
 // Docs keeps documents by kind ("image/manifest", "image/config",
-// "image/sizes", "index", "claims", "tree") and digest. Read and Map report
+// "image/sizes", "index", "claims", "tree", "profile") and digest. Read and Map report
 // io/fs.ErrNotExist for what it has not.
 type Docs interface {
 	Read(kind string, key digest.Digest) ([]byte, error)
