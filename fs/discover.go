@@ -273,7 +273,9 @@ func (s *search) attached(ctx context.Context) (claims, error) {
 // has asked for that already.
 func (s *search) referrers(ctx context.Context) ([]ocispec.Descriptor, error) {
 	if p := s.op.Profile; p != nil && p.listed != nil {
-		return p.referrers(ctx)
+		if list, asked, err := p.referrers(ctx); asked {
+			return list, err
+		}
 	}
 	list, err := s.op.Registry.Referrers(ctx, s.repo(), s.m.Manifest.Desc.Digest)
 	if err == nil {

@@ -47,13 +47,21 @@ func (s *ProfileSearch) begin(ctx context.Context, op *opening, m *Image) {
 	}()
 }
 
-// referrers are what the search has seen attached to the image.
-func (s *ProfileSearch) referrers(ctx context.Context) ([]ocispec.Descriptor, error) {
+// referrers are what the search has seen attached to the image. It is false if
+// the search has ended without asking, as another process had just done so.
+func (s *ProfileSearch) referrers(ctx context.Context) (list []ocispec.Descriptor, asked bool, err error) {
 	select {
 	case <-s.listed:
-		return s.list, s.err
+		return s.list, true, s.err
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, true, context.Cause(ctx)
+	case <-s.done:
+	}
+	select {
+	case <-s.listed: // before it ended
+		return s.list, true, s.err
+	default:
+		return nil, false, nil
 	}
 }
 

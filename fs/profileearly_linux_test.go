@@ -71,3 +71,14 @@ func TestCloseEndsSearch(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestReferrersOfAnother: a search that finds that another process has asked
+// keeps nobody waiting for what it would have been told.
+func TestReferrersOfAnother(t *testing.T) {
+	t.Parallel()
+	s := &ProfileSearch{done: make(chan struct{}), listed: make(chan struct{})}
+	close(s.done)
+	if list, asked, err := s.referrers(t.Context()); list != nil || asked || err != nil {
+		t.Errorf("%v, %t, %v", list, asked, err)
+	}
+}

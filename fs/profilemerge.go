@@ -30,7 +30,10 @@ func mergeProfile(p, run *manifest.Profile) *manifest.Profile {
 		return run
 	}
 	m := merging{
-		out: &manifest.Profile{Image: run.Image, Entrypoint: run.Entrypoint, Runs: p.Runs + run.Runs, Updated: run.Updated},
+		out: &manifest.Profile{
+			Image: run.Image, Entrypoint: run.Entrypoint, Updated: run.Updated,
+			Runs: min(p.Runs+run.Runs, manifest.MaxProfileRuns), // p may be from anywhere
+		},
 	}
 	if p.Updated.After(run.Updated) {
 		m.out.Updated = p.Updated

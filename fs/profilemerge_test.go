@@ -185,3 +185,20 @@ func TestDecay(t *testing.T) {
 		t.Errorf("%d runs", p.Runs)
 	}
 }
+
+// TestMergeManyRuns: what a profile from elsewhere says of its runs keeps nobody
+// from adding one.
+func TestMergeManyRuns(t *testing.T) {
+	t.Parallel()
+	image := digest.FromString("image")
+	one := func(runs int) *manifest.Profile {
+		return &manifest.Profile{
+			Image: image, Runs: runs, Updated: time.Unix(100, 0).UTC(),
+			Layers:  []manifest.ProfileLayer{{Digest: digest.FromString("layer"), Space: 100}},
+			Touches: []manifest.ProfileTouch{{Len: 10, Weight: manifest.MaxProfileWeight}},
+		}
+	}
+	if _, err := mergeProfile(one(manifest.MaxProfileRuns), one(1)).Encode(); err != nil {
+		t.Error(err)
+	}
+}

@@ -24,7 +24,7 @@ const (
 	maxPackedProfile  = 4 << 20             // bytes, as it travels
 	maxProfileTime    = 24 * 60 * 60 * 1000 // milliseconds
 	maxProfileSpace   = 1 << 40             // bytes of a layer's address space
-	maxProfileRuns    = math.MaxInt32       // of which the weights still tell
+	MaxProfileRuns    = math.MaxInt32       // of which the weights still tell
 	maxEntrypoint     = 255                 // bytes
 	MaxProfileWeight  = 1000                // of what every run has read
 	profileVersion    = 1
@@ -175,7 +175,7 @@ func (p *Profile) check() error {
 	if err := CheckEntrypoint(p.Entrypoint); err != nil {
 		return err
 	}
-	if len(p.Layers) > maxLayers || len(p.Touches) > MaxProfileTouches || p.Runs < 0 || p.Runs > maxProfileRuns {
+	if len(p.Layers) > maxLayers || len(p.Touches) > MaxProfileTouches || p.Runs < 0 || p.Runs > MaxProfileRuns {
 		return fmt.Errorf("%w: a profile of %d layers, %d touches and %d runs", ErrMalformed, len(p.Layers), len(p.Touches), p.Runs)
 	}
 	if y := p.Updated.Year(); y < 1 || y > 9999 {
