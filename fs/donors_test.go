@@ -46,7 +46,9 @@ func (*lot) TouchRef(string) error                        { return nil }
 func (*lot) Lock(context.Context, digest.Digest) (func() error, error) {
 	return func() error { return nil }, nil
 }
-func (*lot) Store(digest.Digest, int64, int) (layer.Store, error)      { return nil, os.ErrNotExist }
+
+func (*lot) Store(digest.Digest, int64, int) (layer.Store, error) { return nil, os.ErrNotExist }
+
 func (*lot) Stage(context.Context, digest.Digest) (layer.Stage, error) { return nil, os.ErrNotExist }
 
 // lotOf has two layers.
