@@ -57,10 +57,10 @@ func TestPlan(t *testing.T) {
 func TestPlanWithinItsOverhead(t *testing.T) {
 	t.Parallel()
 	const k = 1 << 10
-	// 64 spans of 1 KiB, gaps of 2 and 40 KiB by turns.
+	// 64 spans of 3 KiB, gaps of 5 and 33 KiB by turns.
 	var pairs []int64
 	for i := range int64(64) {
-		pairs = append(pairs, i/2*(44*k)+i%2*(3*k), k)
+		pairs = append(pairs, i/2*(44*k)+i%2*(8*k), 3*k)
 	}
 	spans := laid(pairs...)
 	every := func() (all []int) {
