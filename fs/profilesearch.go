@@ -52,6 +52,21 @@ type prefetched struct {
 	TOC  digest.Digest      `json:"toc"` // that numbers the spans
 }
 
+// sound reports whether what the hints name could be fetched.
+func (h *hints) sound() bool {
+	for _, p := range h.Profiles {
+		if p.Blob.Size < 0 || p.Blob.Digest.Validate() != nil {
+			return false
+		}
+	}
+	for _, l := range h.Lists {
+		if l.List.Size < 0 || l.List.Digest.Validate() != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // attachments are the hints on an image in one repository.
 type attachments struct {
 	docs  Docs
@@ -75,6 +90,9 @@ func (a attachments) read() hints {
 	if err == nil {
 		if err = json.Unmarshal(data, &h); err == nil && h.Image != a.image {
 			err = fmt.Errorf("%w: of another image", flat.ErrCorrupt)
+		}
+		if err == nil && !h.sound() {
+			err = fmt.Errorf("%w: descriptors without sense", flat.ErrCorrupt)
 		}
 	}
 	if err == nil {

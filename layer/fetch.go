@@ -249,8 +249,12 @@ func (l *Layer) decode(ctx context.Context, i int, blob []byte) ([]byte, error) 
 
 // keep stores a verified span. A full disk makes reads slow, not wrong.
 func (l *Layer) keep(i int, data []byte) {
-	if err := l.store.Put(i, l.x.Spans[i].Addr, data); err != nil {
+	err := l.store.Put(i, l.x.Spans[i].Addr, data)
+	switch {
+	case err != nil:
 		l.refusal.Store(&err)
 		l.complain(err)
+	case l.refusal.Load() != nil:
+		l.refusal.Store(nil)
 	}
 }

@@ -112,7 +112,7 @@ func (x *Index) directories() map[uint32]string {
 // are worth a guess.
 func (l *Layer) hear(ctx context.Context, i int, data []byte) {
 	chance := l.forecast.certainty(i)
-	if chance < heardChance {
+	if chance < heardChance || l.refusal.Load() != nil {
 		return
 	}
 	text, ok := l.text(i)

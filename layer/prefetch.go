@@ -92,7 +92,7 @@ func (p *replaying) fetch(ctx context.Context, l *Layer, spans []int) error {
 			missing = append(missing, i)
 		}
 	}
-	if len(missing) == 0 || l.byPass() {
+	if len(missing) == 0 || l.byPass() || l.refusal.Load() != nil {
 		return nil
 	}
 	lim := l.link().limits(priority.Prefetch)

@@ -51,7 +51,7 @@ type Layer struct {
 	counters counters
 
 	sick      sync.Once             // reports a store that takes or gives no bytes
-	refusal   atomic.Pointer[error] // the last one of a store that took no bytes
+	refusal   atomic.Pointer[error] // of a store that takes no bytes at present
 	unshared  sync.Once             // reports a store that takes no claims
 	outage    atomic.Pointer[outage]
 	served    atomic.Int64 // when a fetch last ended well, Unix nanoseconds
@@ -173,7 +173,7 @@ func (l *Layer) read(ctx context.Context, p []byte, addr int64) error {
 
 // guess returns what may be read after r.
 func (l *Layer) guess(r reading) guess {
-	if !l.x.seekable() {
+	if !l.x.seekable() || l.refusal.Load() != nil { // what nobody waits for would be lost
 		return guess{}
 	}
 	g := l.forecast.next(r)
