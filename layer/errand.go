@@ -94,7 +94,7 @@ func (l *Layer) counting(ctx context.Context, e *errand, done deliver) deliver {
 			e.failed(err)
 		}
 		done(i, a, err)
-		if err == nil {
+		if err == nil && !l.forecast.sweeping() {
 			l.hear(ctx, i, a.data)
 		}
 	}

@@ -117,6 +117,10 @@ func (f *forecast) next(r reading) guess {
 		return guess{}
 	}
 	g := f.aheadLocked(&r)
+	if f.courses.sweeping() { // what is near is ahead
+		f.fresh = f.fresh[:0]
+		return g
+	}
 	first, n := spansOf(f.spans, r.addr, r.size)
 	for _, i := range f.neighboursLocked(&r) {
 		if r.cold && f.alongLocked(&r, first+n-1, i) {
@@ -148,6 +152,14 @@ func (f *forecast) aheadLocked(r *reading) (g guess) {
 		}
 	}
 	return g
+}
+
+// sweeping reports whether all files are being read in their order, so that no
+// other guess is of use.
+func (f *forecast) sweeping() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.courses.sweeping()
 }
 
 func (f *forecast) freeLocked(r *reading, i int) bool { return f.state[i] == unknown && r.missing(i) }

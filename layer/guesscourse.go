@@ -6,6 +6,9 @@ const (
 	maxForeseen = 16       // strides that are foreseen
 	courseGap   = 8 << 10  // addresses between files of a tar, which a sequential reader skips
 	maxStride   = 64 << 20 // addresses
+
+	sweepFiles = 128 // that a reader has come to in sequence, so that it is expected to read them all
+	sweepRest  = 64  // reads after its last one for which that holds
 )
 
 // courses recognizes readers that go through a layer in sequence or by strides,
@@ -52,6 +55,17 @@ func (c *courses) advance(ahead []int, m chart, addr, size int64) []int {
 		return ahead
 	}
 	return row.stepwise(ahead, m)
+}
+
+// sweeping reports whether a reader goes through the layer file by file, as
+// archivers and scanners do.
+func (c *courses) sweeping() bool {
+	for i := range c.table {
+		if row := &c.table[i]; row.files >= sweepFiles && c.clock-row.used <= sweepRest {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *courses) sequential(addr int64) *track {
@@ -118,6 +132,9 @@ func (r *track) onwards(ahead []int, m chart) []int {
 	}
 	first, n := spansWithin(m.spans, r.ahead, to)
 	n = m.within(first, n, r.span, 2*r.files)
+	if n == 0 || m.spans[first+n-1].Addr+m.spans[first+n-1].Len-r.ahead < r.ahead-r.next {
+		return ahead // what may be spent has grown by a little: later, a portion that is worth a request
+	}
 	for i := first; i < first+n; i++ {
 		ahead = append(ahead, i)
 		r.ahead = m.spans[i].Addr + m.spans[i].Len

@@ -164,7 +164,7 @@ func (l *Layer) read(ctx context.Context, p []byte, addr int64) error {
 		return l.readCold(ctx, p, addr, g)
 	}
 	l.counters.warm(size)
-	if fresh {
+	if fresh && !l.forecast.sweeping() {
 		l.listen(ctx, first, n)
 	}
 	l.early(ctx, append(g.along, g.later...))
