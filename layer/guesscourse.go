@@ -132,7 +132,10 @@ func (r *track) onwards(ahead []int, m chart) []int {
 	}
 	first, n := spansWithin(m.spans, r.ahead, to)
 	n = m.within(first, n, r.span, 2*r.files)
-	if n == 0 || m.spans[first+n-1].Addr+m.spans[first+n-1].Len-r.ahead < r.ahead-r.next {
+	if n == 0 {
+		return ahead
+	}
+	if last := &m.spans[first+n-1]; last.Addr+last.Len-r.ahead < (r.ahead-r.next)/2 {
 		return ahead // what may be spent has grown by a little: later, a portion that is worth a request
 	}
 	for i := first; i < first+n; i++ {

@@ -22,8 +22,10 @@ func TestClass(t *testing.T) {
 	defer cancel()
 	changed := priority.Changed(child)
 	for _, step := range []struct{ raise, want priority.Class }{
-		{priority.Fill, priority.Fill}, {priority.Prefetch, priority.Prefetch},
-		{priority.Fill, priority.Prefetch}, {priority.Demand, priority.Demand},
+		{priority.Fill, priority.Fill},
+		{priority.Prefetch, priority.Prefetch},
+		{priority.Fill, priority.Prefetch},
+		{priority.Demand, priority.Demand},
 	} {
 		priority.Raise(fill, step.raise)
 		if got := priority.Of(child); got != step.want {
