@@ -151,7 +151,7 @@ func (l *Layer) read(ctx context.Context, p []byte, addr int64) error {
 		return fmt.Errorf("addresses [%d, +%d) of %d: %w", addr, size, l.x.Info.AddrSize, io.ErrUnexpectedEOF)
 	}
 	first, n := spansOf(l.x.Spans, addr, size)
-	fresh := l.touch(first, n)
+	guessed := l.touch(first, n)
 	stored := l.readStored(p, addr, first, n)
 	if !stored {
 		l.measure()
@@ -164,7 +164,7 @@ func (l *Layer) read(ctx context.Context, p []byte, addr int64) error {
 		return l.readCold(ctx, p, addr, g)
 	}
 	l.counters.warm(size)
-	if fresh && !l.forecast.sweeping() {
+	if guessed && !l.forecast.sweeping() {
 		l.listen(ctx, first, n)
 	}
 	l.early(ctx, append(g.along, g.later...))

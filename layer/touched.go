@@ -126,13 +126,12 @@ func (l *Layer) Touches() []Touch {
 }
 
 // touch takes note of a read of the spans [first, first+n), and reports whether
-// some were read the first time and not foretold.
-func (l *Layer) touch(first, n int) (fresh bool) {
+// some are read the first time that had been guessed.
+func (l *Layer) touch(first, n int) (guessed bool) {
 	for i := first; i < first+n; i++ {
 		if !l.touches.has(i) && l.touches.add(i, l.x.cost(i)) && l.x.seekable() && !l.touches.foretold.has(i) {
-			l.forecast.touched(i)
-			fresh = true
+			guessed = l.forecast.touched(i) || guessed
 		}
 	}
-	return fresh
+	return guessed
 }

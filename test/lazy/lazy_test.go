@@ -71,7 +71,10 @@ func TestOneSmallFile(t *testing.T) {
 			if !bytes.Equal(got, testkit.Noise(42, targetSize)) {
 				t.Error("the file's content is wrong")
 			}
-			log := slices.DeleteFunc(proxy.Log(), func(r testkit.Request) bool { return r.Path == "/v2/" })
+			// Nobody waits for the answer whether there is a profile.
+			log := slices.DeleteFunc(proxy.Log(), func(r testkit.Request) bool {
+				return r.Path == "/v2/" || strings.Contains(r.Path, "/referrers/") || strings.Contains(r.Path, "/manifests/sha256-")
+			})
 			const rounds = 3 // manifest; config and indexes; data
 			most, bytesMost := 2*len(layers)+4, size*3/100
 			t.Logf("%d rounds, %d requests, %d of %d bytes", testkit.Rounds(log), len(log), testkit.Bytes(log), size)
@@ -150,7 +153,8 @@ func writeFile(t *testing.T, data []byte) string {
 	return name
 }
 
-// twice complains of bytes that were fetched more than once.
+// twice complains of bytes that were fetched more than once, but for what is
+// cheaper than to ask around it.
 func twice(t *testing.T, log []testkit.Request) {
 	t.Helper()
 	type span struct{ first, last int64 }
@@ -162,7 +166,7 @@ func twice(t *testing.T, log []testkit.Request) {
 			continue
 		}
 		for _, o := range seen[r.Path] {
-			if s.first <= o.last && o.first <= s.last {
+			if min(s.last, o.last)-max(s.first, o.first) >= 128<<10 {
 				t.Errorf("bytes %d-%d fetched after %d-%d", s.first, s.last, o.first, o.last)
 			}
 		}
