@@ -9,6 +9,7 @@ const (
 
 	sweepFiles = 128 // that a reader has come to in sequence, so that it is expected to read them all
 	sweepRest  = 64  // reads after its last one for which that holds
+	usualFiles = 16  // of runs of late, for a new one to be expected to go as far
 )
 
 // courses recognizes readers that go through a layer in sequence or by strides,
@@ -21,16 +22,18 @@ type courses struct {
 // track is one reader on its course: runs of reads in sequence, that begin one
 // stride after another.
 type track struct {
-	start  int64  // the address where the run began
-	next   int64  // the address behind its last read
-	read   int64  // bytes read in sequence
-	ahead  int64  // addresses below have been asked for
-	stride int64  // from the run before this one, 0 if there is none
-	steps  int    // runs that began where they were expected
-	length int64  // bytes of the run before this one
-	files  int    // it has come to in sequence
-	span   int    // of its last byte
-	used   uint64 // by the clock; 0 for a free row
+	start         int64  // the address where the run began
+	next          int64  // the address behind its last read
+	read          int64  // bytes read in sequence
+	ahead         int64  // addresses below have been asked for
+	stride        int64  // from the run before this one, 0 if there is none
+	steps         int    // runs that began where they were expected
+	length        int64  // bytes of the run before this one
+	files         int    // it has come to in sequence
+	expected      int64  // bytes that it is expected to read, by those before it
+	expectedFiles int    // likewise, files
+	span          int    // of its last byte
+	used          uint64 // by the clock; 0 for a free row
 }
 
 // chart is what courses go through.
@@ -49,17 +52,39 @@ func (c *courses) advance(ahead []int, m chart, addr, size int64) []int {
 		row.next, row.used = addr+size, c.clock
 		return row.onwards(ahead, m)
 	}
+	usual, files := c.usual()
 	row := c.begin(addr, size)
 	row.span, _ = spansOf(m.spans, row.next-1, 1)
-	if row.steps < 2 {
-		return ahead
+	switch {
+	case row.steps >= 2:
+		return row.stepwise(ahead, m)
+	case files >= usualFiles:
+		row.expected, row.expectedFiles = usual, files
+		return row.onwards(ahead, m)
 	}
-	return row.stepwise(ahead, m)
+	return ahead
+}
+
+// usual returns how far runs went of late, in bytes and files: who reads many
+// files in sequence, jumps, and goes on will do so again. It is nothing while
+// few are known.
+func (c *courses) usual() (size int64, files int) {
+	for i := range c.table {
+		if c.table[i].used == 0 {
+			return 0, 0
+		}
+		size += c.table[i].read
+		files += c.table[i].files
+	}
+	return size / maxCourses, files / maxCourses
 }
 
 // sweeping reports whether a reader goes through the layer file by file, as
 // archivers and scanners do.
 func (c *courses) sweeping() bool {
+	if _, files := c.usual(); files >= sweepFiles/8 {
+		return true
+	}
 	for i := range c.table {
 		if row := &c.table[i]; row.files >= sweepFiles && c.clock-row.used <= sweepRest {
 			return true
@@ -122,7 +147,7 @@ func (r *track) onwards(ahead []int, m chart) []int {
 		}
 	}
 	r.ahead = max(r.ahead, r.next)
-	window := min(2*r.read, maxAhead)
+	window := min(max(2*r.read, r.expected), maxAhead)
 	if r.ahead-r.next > window/2 {
 		return ahead
 	}
@@ -131,7 +156,7 @@ func (r *track) onwards(ahead []int, m chart) []int {
 		to = min(to, r.start+max(r.length, r.next-r.start))
 	}
 	first, n := spansWithin(m.spans, r.ahead, to)
-	n = m.within(first, n, r.span, 2*r.files)
+	n = m.within(first, n, r.span, max(2*r.files, r.expectedFiles))
 	if n == 0 {
 		return ahead
 	}
