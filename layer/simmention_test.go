@@ -118,27 +118,27 @@ func unpackMentions(packed []int64) map[int][]traceMention {
 	return heard
 }
 
-// TestRecordMentions adds what files mention to a trace that lies in testdata, or
+// BenchmarkRecordMentions adds what files mention to a trace that lies in testdata, or
 // renews it:
 //
-//	PEEL_NAMES=NAME PEEL_LAYOUT=DIR PEEL_TAG=TAG go test -run TestRecordMentions ./layer
-func TestRecordMentions(t *testing.T) {
+//	PEEL_NAMES=NAME PEEL_LAYOUT=DIR PEEL_TAG=TAG go test -run xxx -bench RecordMentions -benchtime 1x ./layer
+func BenchmarkRecordMentions(b *testing.B) {
 	name := os.Getenv("PEEL_NAMES")
 	if name == "" {
-		t.Skip("no trace to add to")
+		return // benchmarks are run for their figures
 	}
-	old := recorded(t)[name]
-	tr, layers := layersOf(t)
+	old := recorded(b)[name]
+	tr, layers := layersOf(b)
 	for k := range old.Layers {
 		for i := range old.Layers[k].spans {
 			s := &old.Layers[k].spans[i]
 			first, _ := spansOf(tr.Layers[k].spans, s.Addr, s.Len)
 			if now := tr.Layers[k].spans[first]; now.Off != s.Off || now.CLen != s.CLen {
-				t.Fatalf("%s is of another image: layer %d has %+v, not %+v", name, k, now, *s)
+				b.Fatalf("%s is of another image: layer %d has %+v, not %+v", name, k, now, *s)
 			}
 		}
 	}
 	tr.Reads, tr.Tail = old.Reads, old.Tail
-	tr.mentions(t, layers)
-	write(t, name, tr)
+	tr.mentions(b, layers)
+	write(b, name, tr)
 }

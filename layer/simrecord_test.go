@@ -120,7 +120,7 @@ func (p *packedTrace) unpack() *trace {
 }
 
 // recorded returns the traces of testdata, by name.
-func recorded(t *testing.T) map[string]*trace {
+func recorded(t testing.TB) map[string]*trace {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(traces, "*.json.gz"))
 	if err != nil {
@@ -146,27 +146,27 @@ func recorded(t *testing.T) map[string]*trace {
 	return all
 }
 
-// TestRecord makes a trace of testdata from what peel mount --trace wrote while
+// BenchmarkRecord makes a trace of testdata from what peel mount --trace wrote while
 // the image was at hand:
 //
-//	PEEL_TRACE=FILE PEEL_LAYOUT=DIR PEEL_TAG=TAG PEEL_TOOK=SECONDS PEEL_NAME=NAME go test -run TestRecord ./layer
-func TestRecord(t *testing.T) {
+//	PEEL_TRACE=FILE PEEL_LAYOUT=DIR PEEL_TAG=TAG PEEL_TOOK=SECONDS PEEL_NAME=NAME go test -run xxx -bench 'Record$' -benchtime 1x ./layer
+func BenchmarkRecord(b *testing.B) {
 	name := os.Getenv("PEEL_NAME")
 	if name == "" {
-		t.Skip("no trace to convert")
+		return // benchmarks are run for their figures
 	}
-	tr, layers := layersOf(t)
+	tr, layers := layersOf(b)
 	took, err := strconv.ParseFloat(os.Getenv("PEEL_TOOK"), 64)
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
-	readTrace(t, tr, os.Getenv("PEEL_TRACE"), took)
-	tr.mentions(t, layers)
-	write(t, name, tr)
+	readTrace(b, tr, os.Getenv("PEEL_TRACE"), took)
+	tr.mentions(b, layers)
+	write(b, name, tr)
 }
 
 // layersOf returns the layers of the image that the environment names.
-func layersOf(t *testing.T) (*trace, []*Layer) {
+func layersOf(t testing.TB) (*trace, []*Layer) {
 	t.Helper()
 	tr, layers := &trace{}, []*Layer(nil)
 	traffic := NewTraffic(TrafficOptions{})
@@ -185,7 +185,7 @@ func layersOf(t *testing.T) (*trace, []*Layer) {
 	return tr, layers
 }
 
-func write(t *testing.T, name string, tr *trace) {
+func write(t testing.TB, name string, tr *trace) {
 	t.Helper()
 	var out bytes.Buffer
 	z, _ := gzip.NewWriterLevel(&out, gzip.BestCompression)
@@ -202,7 +202,7 @@ func write(t *testing.T, name string, tr *trace) {
 }
 
 // readTrace takes a read to come after the one that was answered last before it.
-func readTrace(t *testing.T, tr *trace, name string, took float64) {
+func readTrace(t testing.TB, tr *trace, name string, took float64) {
 	t.Helper()
 	f, err := os.Open(name)
 	if err != nil {
@@ -244,7 +244,7 @@ func readTrace(t *testing.T, tr *trace, name string, took float64) {
 	tr.Tail = max(int64((took-(last-begin))*1e6), 0)
 }
 
-func layoutLayers(t *testing.T, dir, tag string) []ocispec.Descriptor {
+func layoutLayers(t testing.TB, dir, tag string) []ocispec.Descriptor {
 	t.Helper()
 	var index ocispec.Index
 	var m ocispec.Manifest
@@ -261,7 +261,7 @@ func blobIn(dir string, d ocispec.Descriptor) string {
 	return filepath.Join(dir, "blobs", d.Digest.Algorithm().String(), d.Digest.Encoded())
 }
 
-func documentIn(t *testing.T, name string, v any) {
+func documentIn(t testing.TB, name string, v any) {
 	t.Helper()
 	data, err := os.ReadFile(name)
 	if err == nil {
@@ -284,7 +284,7 @@ func (b *fileBlob) ReadRange(_ context.Context, off, n int64) (io.ReadCloser, er
 	return io.NopCloser(io.NewSectionReader(b.f, off, n)), nil
 }
 
-func indexOf(t *testing.T, src *fileBlob, d ocispec.Descriptor) *Index {
+func indexOf(t testing.TB, src *fileBlob, d ocispec.Descriptor) *Index {
 	t.Helper()
 	x, err := ReadIndex(t.Context(), src, d)
 	if err != nil {
